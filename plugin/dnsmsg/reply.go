@@ -1,0 +1,101 @@
+package dnsmsg
+
+import (
+	"github.com/miekg/dns"
+)
+
+// EDE is an Extended DNS Error (RFC 8914, section 2): why there is no answer.
+type EDE struct {
+	Code uint16 // RFC 8914, section 4; miekg/dns's ExtendedErrorCode constants
+	Text string // for people
+}
+
+// Finish turns m, an upstream's reply, into the reply to r: ID, question and
+// flags of r; the upstream's OPT, which belongs to its hop, replaced by one of
+// ours that carries the upstream's Extended DNS Errors, where r has EDNS and
+// there are any. m is changed and must belong to the caller.
+func Finish(m, r *dns.Msg) {
+	m.Id = r.Id
+	m.Response = true
+	m.Opcode = r.Opcode
+	m.Question = r.Question
+	m.RecursionDesired = r.RecursionDesired
+	m.CheckingDisabled = r.CheckingDisabled
+	m.Zero = false
+	opt := TakeOPT(m)
+	if opt == nil || r.IsEdns0() == nil {
+		if m.Rcode > 0xf { // an extended code cannot be said without EDNS (RFC 6891, section 6.1.3)
+			m.Rcode = dns.RcodeServerFailure
+		}
+		return
+	}
+	for _, o := range opt.Option {
+		if e, ok := o.(*dns.EDNS0_EDE); ok {
+			AddEDE(m, r, EDE{Code: e.InfoCode, Text: e.ExtraText})
+		}
+	}
+}
+
+// TakeOPT removes the OPT records of m and returns the first, nil where there is none.
+func TakeOPT(m *dns.Msg) *dns.OPT {
+	var opt *dns.OPT
+	kept := m.Extra[:0]
+	for _, rr := range m.Extra {
+		o, ok := rr.(*dns.OPT)
+		if !ok {
+			kept = append(kept, rr)
+			continue
+		}
+		if opt == nil {
+			opt = o
+		}
+	}
+	clear(m.Extra[len(kept):])
+	m.Extra = kept
+	return opt
+}
+
+// Failure returns a reply to r with an rcode, and with e where r has EDNS and
+// e has a text.
+func Failure(r *dns.Msg, rcode int, e EDE) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetRcode(r, rcode)
+	m.RecursionAvailable = true
+	if e.Text != "" {
+		AddEDE(m, r, e)
+	}
+	return m
+}
+
+// AddEDE adds e to m, a reply to r, where r has EDNS.
+func AddEDE(m, r *dns.Msg, e EDE) {
+	ropt := r.IsEdns0()
+	if ropt == nil {
+		return
+	}
+	opt := m.IsEdns0()
+	if opt == nil {
+		opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+		opt.SetUDPSize(UDPSize)
+		if ropt.Do() {
+			opt.SetDo()
+		}
+		m.Extra = append(m.Extra, opt)
+	}
+	const most = 200 // octets of text: the reply must fit a datagram
+	if len(e.Text) > most {
+		e.Text = e.Text[:most]
+	}
+	opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: e.Code, ExtraText: e.Text})
+}
+
+// SOA returns the owner name of the SOA record in the authority section of a
+// denial, in lower case, or "" (RFC 2308, section 3).
+func SOA(m *dns.Msg) string {
+	for _, rr := range m.Ns {
+		if rr.Header().Rrtype == dns.TypeSOA {
+			return lower(rr.Header().Name)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,49 @@
+package dnsmsg
+
+import (
+	"strings"
+
+	"github.com/miekg/dns"
+	"golang.org/x/net/publicsuffix"
+)
+
+// Registrable returns the domain that the holder of name has registered,
+// which is the widest that one authority is likely to rule: one label below
+// the public suffix, or the suffix itself where it is a private one (as
+// cloudfront.net). name is lower case and fully qualified; so is the result.
+// The root, and names that are public suffixes, are their own.
+func Registrable(name string) string {
+	if len(name) < 2 {
+		return "."
+	}
+	bare := name[:len(name)-1]
+	suffix, icann := publicsuffix.PublicSuffix(bare)
+	if len(suffix) >= len(bare) {
+		return name
+	}
+	if !icann && strings.Contains(suffix, ".") {
+		return name[len(bare)-len(suffix):]
+	}
+	i := strings.LastIndexByte(bare[:len(bare)-len(suffix)-1], '.')
+	return name[i+1:]
+}
+
+// Parent returns name less its first label; the root is its own parent.
+func Parent(name string) string {
+	off, end := dns.NextLabel(name, 0)
+	if end {
+		return "."
+	}
+	return name[off:]
+}
+
+// Within reports whether name is zone or below it; both lower case and fully qualified.
+func Within(name, zone string) bool {
+	if zone == "." {
+		return true
+	}
+	if !strings.HasSuffix(name, zone) {
+		return false
+	}
+	return len(name) == len(zone) || name[len(name)-len(zone)-1] == '.'
+}

@@ -1,0 +1,261 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns/coredns/plugin/pkg/doh"
+	"github.com/miekg/dns"
+
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+var (
+	errOtherQuestion = errors.New("reply to another question")
+	errContentType   = errors.New("content type is not " + doh.MimeType)
+)
+
+// httpError is a status that is not 200.
+type httpError int
+
+func (e httpError) Error() string { return fmt.Sprintf("HTTP status %d", int(e)) }
+
+// dohExchanger sends queries by HTTPS, over HTTP/2 where the server has it.
+type dohExchanger struct {
+	cfg    *Config
+	calls  *calls
+	tls    *tlsDialer
+	client *http.Client
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	conns  map[*countedConn]struct{}
+	closed bool
+}
+
+func newDoH(cfg *Config) *dohExchanger {
+	d := &dohExchanger{
+		cfg:   cfg,
+		tls:   newTLSDialer(cfg, "h2", "http/1.1"),
+		conns: make(map[*countedConn]struct{}),
+	}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.calls = newCalls(cfg, HTTPS, d.do)
+	idle := cfg.MaxIdle
+	if idle <= 0 {
+		idle = maxConns
+	}
+	d.client = &http.Client{
+		Transport: &http.Transport{
+			DialTLSContext:      d.dial,
+			ForceAttemptHTTP2:   true,
+			DisableCompression:  true,
+			MaxIdleConnsPerHost: idle,
+			IdleConnTimeout:     cfg.Expire,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return d
+}
+
+// Start sends q in a request of its own.
+func (d *dohExchanger) Start(q *Query, opt Options, sink Sink) Handle {
+	return d.calls.start(q, opt, sink)
+}
+
+// Close ends all exchanges and closes the connections.
+func (d *dohExchanger) Close() {
+	d.calls.close()
+	d.mu.Lock()
+	d.closed = true
+	conns := make([]*countedConn, 0, len(d.conns))
+	for c := range d.conns {
+		conns = append(conns, c)
+	}
+	d.mu.Unlock()
+	d.cancel()
+	d.client.CloseIdleConnections()
+	for _, c := range conns {
+		c.Close()
+	}
+	d.wg.Wait()
+}
+
+// dial opens a connection to the configured address, whatever the URL says. The
+// client may go on dialing for a request that was cancelled; Close ends that.
+func (d *dohExchanger) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil, errClosed
+	}
+	d.wg.Add(1)
+	d.mu.Unlock()
+	defer d.wg.Done()
+	ctx, cancel := context.WithTimeout(ctx, 2*d.cfg.ConnectTimeout)
+	defer cancel()
+	defer context.AfterFunc(d.ctx, cancel)()
+	raw, err := dialTCP(d.cfg)(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := d.tls.handshake(ctx, d.count(raw))
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// count has the connection known until it is closed.
+func (d *dohExchanger) count(raw net.Conn) net.Conn {
+	c := &countedConn{Conn: raw, owner: d}
+	d.mu.Lock()
+	d.conns[c] = struct{}{}
+	d.mu.Unlock()
+	d.cfg.Events.Sockets(HTTPS, 1)
+	return c
+}
+
+// countedConn is a connection of the HTTP client.
+type countedConn struct {
+	net.Conn
+	owner *dohExchanger
+	once  sync.Once
+}
+
+// Close closes the connection and has it forgotten.
+func (c *countedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() {
+		c.owner.mu.Lock()
+		delete(c.owner.conns, c)
+		c.owner.mu.Unlock()
+		c.owner.cfg.Events.Sockets(HTTPS, -1)
+	})
+	return err
+}
+
+// trace follows one request; the client calls it from its own goroutines.
+type trace struct {
+	wrote atomic.Int64 // when the request had been written, since the start
+	local atomic.Pointer[net.Addr]
+}
+
+func (d *dohExchanger) traced(ctx context.Context, start time.Time) (context.Context, *trace) {
+	t := &trace{}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			t.local.Store(new(info.Conn.LocalAddr()))
+			d.cfg.Events.Conn(HTTPS, info.Reused)
+		},
+		WroteRequest: func(httptrace.WroteRequestInfo) { t.wrote.Store(int64(time.Since(start))) },
+	}), t
+}
+
+// do makes one exchange.
+func (d *dohExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
+	m, err := message(q, opt.NoEDNS)
+	if err != nil {
+		return Reply{Kind: outcome.Local, Err: err}
+	}
+	start := time.Now()
+	ctx, tr := d.traced(ctx, start)
+	method := d.cfg.DoHMethod
+	if method == "" {
+		method = http.MethodPost
+	}
+	host := ""
+	if d.cfg.TLS != nil {
+		host = d.cfg.TLS.ServerName
+	}
+	req, err := doh.NewRequestWithContext(ctx, method, d.cfg.Addr.String(), host, m)
+	if err != nil {
+		return Reply{Kind: outcome.Local, Err: err}
+	}
+	// A query may be asked twice: the client may try again where the server had
+	// closed an idle connection. The empty value keeps the header off the wire.
+	req.Header["Idempotency-Key"] = nil
+	r := Reply{}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		r.Kind, r.Err = dialKind(err), err
+	} else {
+		body := &countedBody{ReadCloser: resp.Body}
+		resp.Body = body
+		r.Msg, r.Kind, r.Err = dohReply(resp, m)
+		r.Size = body.n
+	}
+	if local := tr.local.Load(); local != nil {
+		r.Local = *local
+	}
+	if r.Msg != nil {
+		r.RTT = time.Since(start) - time.Duration(tr.wrote.Load())
+	}
+	return r
+}
+
+// dohReply judges a response (RFC 8484, section 4.2).
+func dohReply(resp *http.Response, q *dns.Msg) (m *dns.Msg, kind outcome.Kind, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			m, kind, err = nil, outcome.Malformed, fmt.Errorf("parser gave up: %v", r)
+		}
+	}()
+	if kind, err := judgeHTTP(resp); err != nil {
+		_ = resp.Body.Close() // nothing more is wanted of it
+		return nil, kind, err
+	}
+	m, err = doh.ResponseToMsg(resp)
+	if err != nil {
+		if _, ok := errors.AsType[*dns.Error](err); ok {
+			return nil, outcome.Malformed, err
+		}
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return nil, outcome.Malformed, err
+		}
+		return nil, outcome.FromError(err), err
+	}
+	if !repeatsQuestion(m, q) {
+		return nil, outcome.Mismatched, errOtherQuestion
+	}
+	return m, outcome.Classify(m, false), nil
+}
+
+// judgeHTTP returns what a response without a DNS message in it comes to.
+func judgeHTTP(resp *http.Response) (outcome.Kind, error) {
+	switch {
+	case resp.StatusCode >= 500:
+		return outcome.ServFail, httpError(resp.StatusCode)
+	case resp.StatusCode >= 400:
+		return outcome.Refused, httpError(resp.StatusCode)
+	case resp.StatusCode != http.StatusOK:
+		return outcome.Malformed, httpError(resp.StatusCode)
+	}
+	if mt, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || mt != doh.MimeType {
+		return outcome.Malformed, errContentType
+	}
+	return outcome.Unknown, nil
+}
+
+// countedBody counts the octets of a body.
+type countedBody struct {
+	io.ReadCloser
+	n int
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n += n
+	return n, err
+}

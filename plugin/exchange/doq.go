@@ -1,0 +1,135 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/coredns/coredns/plugin/pkg/proxy"
+	"github.com/coredns/coredns/plugin/pkg/transport"
+	"github.com/coredns/coredns/request"
+	"github.com/miekg/dns"
+	"github.com/quic-go/quic-go"
+
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+const (
+	proxyName       = "dnsguard"
+	defaultDoQTime  = 5 * time.Second
+	maxCachedClosed = 2 // times that a query is asked again after the peer had closed an idle connection
+)
+
+// doqExchanger sends queries by QUIC, each in a stream of its own. CoreDNS's
+// proxy keeps the connection.
+type doqExchanger struct {
+	calls *calls
+	proxy *proxy.Proxy
+}
+
+func newDoQ(cfg *Config) *doqExchanger {
+	p := proxy.NewProxy(proxyName, cfg.Addr.String(), transport.QUIC)
+	p.SetTLSConfig(tlsConfig(cfg))
+	p.SetExpire(cfg.Expire)
+	p.SetMaxAge(cfg.MaxAge)
+	timeout := cfg.ReadTimeout
+	if timeout <= 0 {
+		timeout = defaultDoQTime
+	}
+	p.SetReadTimeout(timeout)
+	if cfg.SourceAddress.IsValid() {
+		p.SetLocalAddress(cfg.SourceAddress.AsSlice())
+	}
+	p.Start(time.Second)
+	d := &doqExchanger{proxy: p}
+	d.calls = newCalls(cfg, QUIC, d.do)
+	return d
+}
+
+// Start sends q in a stream of its own.
+func (d *doqExchanger) Start(q *Query, opt Options, sink Sink) Handle {
+	return d.calls.start(q, opt, sink)
+}
+
+// Close ends all exchanges and closes the connection.
+func (d *doqExchanger) Close() {
+	d.calls.close()
+	d.proxy.Stop()
+}
+
+// do makes one exchange.
+func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
+	// A copy of our own: the proxy changes its ID.
+	m, err := message(q, opt.NoEDNS)
+	if err != nil {
+		return Reply{Kind: outcome.Local, Err: err}
+	}
+	start := time.Now()
+	var (
+		ret   *dns.Msg
+		local net.Addr
+	)
+	for range 1 + maxCachedClosed {
+		start = time.Now()
+		ret, local, err = d.connect(ctx, m)
+		if !errors.Is(err, proxy.ErrCachedClosed) {
+			break
+		}
+	}
+	r := Reply{Local: local}
+	switch {
+	case err != nil:
+		r.Kind, r.Err = doqKind(err), err
+	case !repeatsQuestion(ret, m):
+		r.Kind, r.Err = outcome.Mismatched, errOtherQuestion
+	default:
+		r.Msg, r.Kind = ret, outcome.Classify(ret, false)
+		r.Size = ret.Len()
+		r.RTT = time.Since(start)
+	}
+	return r
+}
+
+// connect is proxy.Connect, safe from a panic over hostile bytes.
+func (d *doqExchanger) connect(ctx context.Context, m *dns.Msg) (ret *dns.Msg, local net.Addr, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			ret, err = nil, fmt.Errorf("parser gave up: %v", r)
+		}
+	}()
+	ret, local, _, err = d.proxy.Connect(ctx, request.Request{Req: m}, proxy.Options{})
+	return ret, local, err
+}
+
+// doqKind returns what an error of the proxy came to. What is none of a network
+// error is a breach of protocol by the peer.
+func doqKind(err error) outcome.Kind {
+	if e, ok := errors.AsType[*quic.TransportError](err); ok {
+		switch {
+		case e.ErrorCode.IsCryptoError():
+			return outcome.TLS
+		case e.ErrorCode == quic.ConnectionRefused:
+			return outcome.ConnRefused
+		}
+		return outcome.ConnReset
+	}
+	if errors.Is(err, proxy.ErrCachedClosed) {
+		return outcome.ConnReset
+	}
+	if _, ok := errors.AsType[*quic.ApplicationError](err); ok {
+		return outcome.ConnReset
+	}
+	if _, ok := errors.AsType[*quic.StreamError](err); ok {
+		return outcome.ConnReset
+	}
+	if _, ok := errors.AsType[*quic.StatelessResetError](err); ok {
+		return outcome.ConnReset
+	}
+	kind := outcome.FromError(err)
+	if _, ok := errors.AsType[net.Error](err); !ok && kind == outcome.Unreachable {
+		return outcome.Malformed
+	}
+	return kind
+}

@@ -1,0 +1,246 @@
+package exchange
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+// udpSocket is a connected socket and the exchanges of its life. It is active,
+// then retired (no new queries), then closed.
+type udpSocket struct {
+	pool     *udpPool
+	conn     net.Conn
+	local    net.Addr
+	born     time.Duration
+	lifetime time.Duration
+	timer    *time.Timer // ends its life, and its lingering
+
+	mu      sync.Mutex
+	flights flightTable
+	out     int           // waiting exchanges
+	owed    int           // cancelled exchanges whose reply has not come
+	forged  int           // mismatched datagrams
+	used    time.Duration // when the last exchange began
+	lingers time.Duration // until when a retired socket without exchanges stays open; 0: not yet known
+	retired bool
+	closed  bool
+}
+
+// socketState is what begin found.
+type socketState uint8
+
+const (
+	socketFine socketState = iota
+	socketBusy             // could do with help
+	socketWorn             // due to be replaced
+	socketFull             // has too many outstanding exchanges
+	socketGone             // takes none any more
+)
+
+// newUDPSocket is called with the pool locked.
+func newUDPSocket(p *udpPool, conn net.Conn) *udpSocket {
+	now := p.now()
+	s := &udpSocket{
+		pool:     p,
+		conn:     conn,
+		local:    conn.LocalAddr(),
+		born:     now,
+		used:     now,
+		lifetime: minLifetime + time.Duration(p.cfg.Rand64()%uint64(minLifetime)),
+	}
+	s.mu.Lock() // the timer must not find a socket without a timer
+	s.timer = time.AfterFunc(min(s.lifetime, p.cfg.Expire), s.tick)
+	s.mu.Unlock()
+	return s
+}
+
+// begin books an exchange. With must, a socket that is worn, full or retired
+// takes it all the same.
+func (s *udpSocket) begin(q *Query, sink Sink, bits uint64, now time.Duration, must bool) (*udpFlight, socketState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.flights.n >= maxInLife {
+		return nil, socketGone
+	}
+	if !must {
+		switch {
+		case s.retired:
+			return nil, socketGone
+		case s.flights.n >= maxQueries || now-s.born >= s.lifetime:
+			return nil, socketWorn
+		case s.out >= maxOut:
+			return nil, socketFull
+		}
+	}
+	f := s.flights.add(bits, s.pool.cfg.Rand64)
+	f.sock, f.q, f.sink, f.sent = s, q, sink, now
+	s.out++
+	s.used, s.lingers = now, 0
+	if s.out >= growAt {
+		return f, socketBusy
+	}
+	return f, socketFine
+}
+
+// packets are buffers to write from.
+var packets = sync.Pool{New: func() any { return new([512]byte) }}
+
+// send writes the query of f. UDP writes do not block: what does not fit the
+// socket's buffer is an error.
+func (s *udpSocket) send(f *udpFlight, q *Query, noEDNS bool) {
+	buf := packets.Get().(*[512]byte)
+	_, err := s.conn.Write(appendQuery(buf[:0], q, f.id, noEDNS))
+	packets.Put(buf)
+	if err == nil {
+		return
+	}
+	kind, wrapped := outcome.FromError(err), s.pool.cfg.about(UDP, err)
+	switch kind {
+	case outcome.Local, outcome.Cancelled:
+		// This datagram alone, or the socket was closed and all have been told.
+		s.endOne(f, kind, wrapped)
+	default:
+		s.fail(kind, wrapped)
+	}
+}
+
+// endOne tells the sink of f, unless it has been told.
+func (s *udpSocket) endOne(f *udpFlight, kind outcome.Kind, err error) {
+	s.mu.Lock()
+	if f.state != waiting {
+		s.mu.Unlock()
+		return
+	}
+	sink := f.sink
+	f.end(answered)
+	s.out--
+	shut := s.settleLocked(s.pool.now())
+	s.mu.Unlock()
+	sink.Done(Reply{Kind: kind, Proto: UDP, Local: s.local, Err: err})
+	if shut {
+		s.shut()
+	}
+}
+
+// Cancel gives the exchange up.
+func (f *udpFlight) Cancel() bool {
+	s := f.sock
+	s.mu.Lock()
+	if f.state != waiting {
+		s.mu.Unlock()
+		return false
+	}
+	f.end(cancelled)
+	s.out--
+	s.owed++
+	shut := s.retired && s.settleLocked(s.pool.now())
+	s.mu.Unlock()
+	if shut {
+		s.shut()
+	}
+	return true
+}
+
+// retire lets the socket take no more queries. It closes once nothing is
+// outstanding, and no late reply is to be expected.
+func (s *udpSocket) retire(now time.Duration) {
+	s.mu.Lock()
+	s.retired = true
+	shut := s.settleLocked(now)
+	s.mu.Unlock()
+	s.pool.rest(s)
+	if shut {
+		s.shut()
+	}
+}
+
+// settleLocked reports whether the socket is done, having marked it closed; the
+// caller then calls shut without the lock.
+func (s *udpSocket) settleLocked(now time.Duration) bool {
+	if !s.retired || s.closed || s.out > 0 {
+		return false
+	}
+	if s.owed == 0 || s.lingers > 0 && now >= s.lingers {
+		s.closed = true
+		return true
+	}
+	if s.lingers == 0 {
+		s.lingers = now + linger
+		s.timer.Reset(linger)
+	}
+	return false
+}
+
+// tick retires a socket that is old or idle, and ends its lingering.
+func (s *udpSocket) tick() {
+	now := s.pool.now()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	rest := min(s.born+s.lifetime, s.used+s.pool.cfg.Expire) - now
+	if !s.retired && rest > 0 {
+		s.timer.Reset(rest)
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	s.retire(now)
+}
+
+// closeIfLingering closes a socket that only waits for late replies.
+func (s *udpSocket) closeIfLingering() bool {
+	s.mu.Lock()
+	if s.closed || !s.retired || s.out > 0 {
+		s.mu.Unlock()
+		return false
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.shut()
+	return true
+}
+
+// shut ends a socket that has been marked closed: the reader ends with it.
+func (s *udpSocket) shut() {
+	s.timer.Stop()
+	s.conn.Close()
+	s.pool.forget(s)
+}
+
+// fail closes the socket and tells all who wait.
+func (s *udpSocket) fail(kind outcome.Kind, err error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed, s.retired = true, true
+	fs := s.flights.waiting()
+	sinks := make([]Sink, len(fs))
+	for i, f := range fs {
+		sinks[i] = f.sink
+		f.end(answered)
+	}
+	s.out = 0
+	s.mu.Unlock()
+	s.shut()
+	for _, sink := range sinks {
+		sink.Done(Reply{Kind: kind, Proto: UDP, Local: s.local, Err: err})
+	}
+}
+
+// failed turns a read error into the end of the socket.
+func (s *udpSocket) failed(err error) {
+	if errors.Is(err, net.ErrClosed) {
+		err = errClosed
+		s.fail(outcome.Cancelled, s.pool.cfg.about(UDP, err))
+		return
+	}
+	s.fail(outcome.FromError(err), s.pool.cfg.about(UDP, err))
+}

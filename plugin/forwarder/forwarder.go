@@ -1,0 +1,198 @@
+// Package forwarder takes one query through a pool of upstreams: the selector
+// orders the pool, attempts race, failures go on to the next, denials are
+// verified.
+//
+// The way of a query by file: forwarder.go (coalesce and recall) -> walk.go
+// (order, first attempt) -> judge.go (what a reply means) -> late.go (hedges,
+// waits that end) -> finish.go (the answer).
+//
+// A Forwarder may be used concurrently. A query is walked by the goroutine
+// that asks; only waiting is shared (coalesce.go). Chance comes in by
+// Config.Draw.
+//
+// RFC 8914 (Extended DNS Errors), RFC 9520 (resolution failures are
+// remembered), RFC 6891 (EDNS fallback).
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/race"
+	"github.com/dnsguard/dnsguard/plugin/selector"
+	"github.com/dnsguard/dnsguard/plugin/upstream"
+	"github.com/dnsguard/dnsguard/plugin/zones"
+
+	"github.com/miekg/dns"
+)
+
+// MaxUpstreams is the most that one pool can hold.
+const MaxUpstreams = 64
+
+// Config is what a Forwarder needs to know.
+type Config struct {
+	// Upstreams is the pool, at most MaxUpstreams.
+	Upstreams []*upstream.Upstream
+	// Policy orders upstreams that are equally fit.
+	Policy selector.Policy
+	// ForceTCP sends by TCP whatever the client used; it goes before PreferUDP.
+	ForceTCP bool
+	// PreferUDP sends by UDP first whatever the client used.
+	PreferUDP bool
+	// Timeout is how long a client waits at the most.
+	Timeout time.Duration
+	// MaxAttempts bounds the attempts for one query; 0: 2 + the number of upstreams.
+	MaxAttempts int
+	// Hedge is the share of queries that may be sent once more because they are late, 0 to 1.
+	Hedge float64
+	// Trust passes denials on unverified.
+	Trust bool
+	// Eject is false where no upstream is ever taken out: then none counts as dead either.
+	Eject bool
+	// Failfast answers SERVFAIL at once while all upstreams are ejected.
+	Failfast bool
+	// Failover are response codes that are not taken while another upstream can be asked.
+	Failover []int
+	// Private are zones that only some upstreams may be asked for.
+	Private []PrivateZone
+	// Draw returns a random number in [0, n).
+	Draw func(n int) int
+	// Observer is told what happens.
+	Observer Observer
+}
+
+// PrivateZone is a zone, and the upstreams that may be asked for names in it.
+type PrivateZone struct {
+	Zone string // lower case, fully qualified
+	At   zones.Set
+}
+
+// Observer is told what happens, for metrics. Its methods may be called
+// concurrently and must not block.
+type Observer interface {
+	Hedge(HedgeEvent)
+	Disputed()
+	Coalesced()
+}
+
+// HedgeEvent is what became of a hedge.
+type HedgeEvent uint8
+
+// The events.
+const (
+	HedgeSent   HedgeEvent = iota // a further attempt was sent because one was late
+	HedgeWon                      // and its reply came first
+	HedgeDenied                   // it would have been sent, but for the budget
+)
+
+// Request is a client's query.
+type Request struct {
+	Key  dnsmsg.Key // what is asked
+	Name string     // the name in the client's own case
+}
+
+// Answer is what came of a Request.
+type Answer struct {
+	// Msg is the reply, owned by the caller; nil where there is none.
+	Msg *dns.Msg
+	// Kind is what Msg says; where it is nil, what the last attempt came to.
+	Kind outcome.Kind
+	// EDE says why there is no answer, where Msg is nil or a failure.
+	EDE dnsmsg.EDE
+	// Upstream is who answered; "" where nobody did.
+	Upstream string
+	// Attempts is how many attempts were made.
+	Attempts int
+	// Hedged says that one was made because another was late.
+	Hedged bool
+	// Shared says that another client's query was waited for.
+	Shared bool
+}
+
+// ErrClosed is the cause of the end of queries that were under way at Close.
+var ErrClosed = errors.New("forwarder: closed")
+
+// Forwarder answers queries from a pool. Make it with New.
+type Forwarder struct {
+	cfg     Config
+	all     zones.Set
+	most    int // attempts for one query
+	table   *zones.Table
+	hedges  *race.Budget
+	trials  *race.Budget
+	flights flights
+	recall  *failures
+	walks   sync.Pool
+
+	ctx  context.Context //nolint:containedctx // the forwarder's life
+	stop context.CancelCauseFunc
+}
+
+// Extra work: trials of upstreams, as a share of queries.
+const (
+	trialShare = 0.01
+	trialBurst = 5
+	hedgeBurst = 100
+)
+
+// New returns a forwarder.
+func New(cfg Config) *Forwarder {
+	n := len(cfg.Upstreams)
+	f := &Forwarder{
+		cfg: cfg, table: zones.New(n), most: cfg.MaxAttempts,
+		hedges: race.NewBudget(cfg.Hedge, hedgeBurst), trials: race.NewBudget(trialShare, trialBurst),
+		recall: newFailures(),
+	}
+	for i := range n {
+		f.all |= zones.Of(i)
+	}
+	if f.most <= 0 {
+		f.most = 2 + n
+	}
+	f.flights.init()
+	f.walks.New = func() any { return newWalk(f) }
+	f.ctx, f.stop = context.WithCancelCause(context.Background())
+	return f
+}
+
+// Forward answers a request. It returns when there is an answer, at the latest
+// at the configured time-out, or when ctx ends and nobody else waits for the
+// same question.
+func (f *Forwarder) Forward(ctx context.Context, r *Request) Answer {
+	if a, ok := f.recall.find(r.Key); ok {
+		return a
+	}
+	flight, leads := f.flights.join(r.Key)
+	if !leads {
+		f.cfg.Observer.Coalesced()
+		return flight.wait(ctx)
+	}
+	a := f.walk(ctx, r, flight)
+	return f.flights.land(flight, a)
+}
+
+func (f *Forwarder) walk(ctx context.Context, r *Request, flight *flight) Answer {
+	w := f.walks.Get().(*walk) //nolint:forcetypeassert // the pool holds nothing else
+	now := time.Now()
+	over := w.begin(now, r)
+	if d, ok := ctx.Deadline(); ok && d.Before(w.deadline) {
+		w.deadline = d
+	}
+	if !over {
+		w.run(ctx, now, flight)
+	}
+	a := w.answer
+	w.release()
+	f.walks.Put(w)
+	return a
+}
+
+// Close ends the queries under way. The upstreams are the caller's to close.
+func (f *Forwarder) Close() { f.stop(ErrClosed) }
+
+// Zones returns the sizes of what is known of zones.
+func (f *Forwarder) Zones() zones.Stats { return f.table.Stats() }

@@ -1,0 +1,252 @@
+package forwarder
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/upstream"
+	"github.com/dnsguard/dnsguard/plugin/zones"
+
+	"github.com/miekg/dns"
+)
+
+// For so long an upstream is spared what it does not cope with.
+const (
+	plainFor  = 5 * time.Minute  // EDNS
+	streamFor = 30 * time.Second // UDP, while forged replies come
+)
+
+// Result implements race.Contest: a result came in.
+func (w *walk) Result(now time.Time, r upstream.Result) bool {
+	w.pending--
+	a, reply := r.Attempt, r.Reply
+	switch k := reply.Kind; {
+	case reply.Msg != nil && slices.Contains(w.f.cfg.Failover, reply.Msg.Rcode):
+		return w.failedBy(now, a, reply)
+	case k == outcome.OK:
+		return w.win(now, a, reply)
+	case k.Denied():
+		return w.deniedBy(now, a, reply)
+	case k == outcome.Truncated:
+		return w.truncatedBy(now, a, reply)
+	default:
+		return w.failedBy(now, a, reply)
+	}
+}
+
+// win takes a reply with data.
+func (w *walk) win(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
+	w.learnOK(now, a)
+	if name := w.req.Key.Name; len(w.f.cfg.Upstreams) > 1 {
+		if w.denied|w.refused != 0 {
+			w.disputed(now, a.Index)
+		} else if !w.view.Good.Has(a.Index) || w.view.Refuses.Has(a.Index) {
+			w.f.table.Positive(now, name, a.Index)
+		}
+	}
+	return w.finish(a, r)
+}
+
+// learnOK draws the conclusions from a usable reply: EDNS was the trouble, or
+// the other upstreams that failed were wrong.
+func (w *walk) learnOK(now time.Time, a *upstream.Attempt) {
+	for i, b := range w.failed {
+		switch {
+		case b.Upstream != a.Upstream:
+			if w.kinds[i].Answered() {
+				b.Upstream.Contradicted(now, w.kinds[i])
+			}
+		case a.Options.NoEDNS && !b.Options.NoEDNS && edns(w.kinds[i]):
+			a.Upstream.AvoidEDNS(now, plainFor)
+		}
+	}
+}
+
+func (w *walk) disputed(now time.Time, winner int) {
+	w.f.table.Disputed(now, w.req.Key.Name, winner, w.denied&^zones.Of(winner), w.refused&^zones.Of(winner))
+	if w.denied&^zones.Of(winner) != 0 {
+		w.f.cfg.Observer.Disputed()
+	}
+}
+
+// deniedBy takes an NXDOMAIN or NODATA: it is passed on unless somebody may
+// know better, who is then asked first.
+func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
+	w.denied |= zones.Of(a.Index)
+	if w.f.cfg.Trust || len(w.f.cfg.Upstreams) == 1 {
+		w.learnOK(now, a)
+		return w.finish(a, r)
+	}
+	d := w.f.table.Denied(now, zones.Denial{
+		Name: w.req.Key.Name, SOA: dnsmsg.SOA(r.Msg), By: a.Index, NoData: r.Kind == outcome.NoData,
+	})
+	h := held{reply: r, by: a, at: now, verify: d.Verify & w.eligible, credible: d.Credible}
+	if w.held.by != nil {
+		h.at = w.held.at
+		if !better(h, w.held) {
+			h.reply, h.by = w.held.reply, w.held.by
+		}
+		if !d.Credible {
+			h.verify &= w.held.verify
+		}
+		h.credible = h.credible || w.held.credible
+	}
+	w.held = h
+	return w.verify(now)
+}
+
+// better tells which of two denials is the one to pass on: that of the
+// upstream which is credible in the zone; that the name exists rather than
+// that it does not; with an SOA rather than without.
+func better(a, b held) bool {
+	if a.credible != b.credible {
+		return a.credible
+	}
+	if a.reply.Kind != b.reply.Kind {
+		return a.reply.Kind == outcome.NoData
+	}
+	return dnsmsg.SOA(a.reply.Msg) != "" && dnsmsg.SOA(b.reply.Msg) == ""
+}
+
+// verify asks those who may contradict the denial that is held, and passes it
+// on when none is left.
+func (w *walk) verify(now time.Time) bool {
+	w.lateAt = time.Time{}
+	open := zones.Set(0)
+	for i, u := range w.f.cfg.Upstreams {
+		switch {
+		case !w.held.verify.Has(i) || w.denied.Has(i) || w.refused.Has(i) || w.hasFailed(i):
+		case w.tried.Has(i):
+			open |= zones.Of(i)
+		case u.Silent():
+		case w.launch(now, i, exchange.Options{}):
+			open |= zones.Of(i)
+		}
+	}
+	if open == 0 {
+		return w.passDenial(now)
+	}
+	if w.checkAt.IsZero() {
+		w.checkAt = w.held.at.Add(verifyShort)
+	}
+	// One packet may be lost: the verifier is asked again when it is late.
+	if w.resent > 0 {
+		w.lateAt = time.Time{}
+	}
+	return false
+}
+
+func (w *walk) hasFailed(i int) bool {
+	return slices.ContainsFunc(w.failed, func(a *upstream.Attempt) bool { return a.Index == i })
+}
+
+// truncatedBy takes a reply that did not fit a datagram.
+func (w *walk) truncatedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
+	if !w.wantsMore(a, r) {
+		w.learnOK(now, a)
+		return w.finish(a, r)
+	}
+	w.cut = &held{reply: r, by: a, at: now}
+	if !w.launch(now, a.Index, exchange.Options{TCP: true}) && w.pending == 0 {
+		return w.finish(a, r)
+	}
+	return false
+}
+
+// wantsMore reports whether the client can take more than the upstream put
+// into the datagram: it came by a stream, or has a larger buffer than we
+// announced, or than the upstream, which does not speak EDNS, could know of.
+func (w *walk) wantsMore(a *upstream.Attempt, r exchange.Reply) bool {
+	k := &w.req.Key
+	if k.Stream || k.Size > dnsmsg.UDPSize {
+		return true
+	}
+	return (a.Options.NoEDNS || r.Msg.IsEdns0() == nil) && k.Size > dns.MinMsgSize
+}
+
+func edns(k outcome.Kind) bool {
+	return k == outcome.FormErr || k == outcome.NotImp || k == outcome.BadVers
+}
+
+// failedBy takes an attempt that came to nothing: the same upstream is asked
+// in another way where that may help, else the next one.
+func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
+	w.failed = append(w.failed, a)
+	w.kinds = append(w.kinds, r.Kind)
+	if r.Kind == outcome.Refused {
+		w.refused |= zones.Of(a.Index)
+	}
+	if r.Msg != nil && (w.soft == nil || r.Kind == outcome.ServFail) {
+		w.soft = &held{reply: r, by: a, at: now}
+	}
+	if !a.Trial && w.otherwise(now, a, r.Kind) {
+		return false
+	}
+	if w.held.by != nil {
+		return w.verify(now)
+	}
+	if a.Trial && w.pending > 0 {
+		return false
+	}
+	if w.waitsForFit() || w.launchNext(now) {
+		return false
+	}
+	if w.pending > 0 {
+		return false
+	}
+	if w.lastResort(now, r.Kind) {
+		return false
+	}
+	return w.giveUp(now)
+}
+
+// otherwise asks the same upstream once more in the way that its failure suggests.
+func (w *walk) otherwise(now time.Time, a *upstream.Attempt, k outcome.Kind) bool {
+	opt := a.Options
+	switch {
+	case edns(k) && !opt.NoEDNS:
+		opt.NoEDNS = true
+	case k == outcome.Mismatched && !opt.TCP && a.Upstream.Transport() == "dns":
+		a.Upstream.AvoidUDP(now, streamFor)
+		opt.TCP = true
+	case k == outcome.BadCookie && !opt.TCP && a.Upstream.Transport() == "dns":
+		opt.TCP = true
+	default:
+		return false
+	}
+	return w.launch(now, a.Index, opt)
+}
+
+// waitsForFit reports whether an attempt is under way that is likelier to be
+// answered than those not made yet.
+func (w *walk) waitsForFit() bool {
+	if w.pending == 0 {
+		return false
+	}
+	for _, c := range w.order {
+		if !w.tried.Has(c.Index) {
+			return w.up(c.Index).Silent()
+		}
+	}
+	return false
+}
+
+// lastResort asks once more where nothing else is left: by TCP after a reply
+// that could not be parsed, from a new socket after a fault of this host.
+func (w *walk) lastResort(now time.Time, k outcome.Kind) bool {
+	first := w.order[0].Index
+	switch k {
+	case outcome.Malformed:
+		if w.up(first).Transport() == "dns" && w.resent == 0 {
+			return w.launch(now, first, exchange.Options{TCP: true})
+		}
+	case outcome.ConnReset, outcome.Local:
+		if w.resent == 0 {
+			return w.launch(now, first, exchange.Options{})
+		}
+	}
+	return false
+}

@@ -1,0 +1,280 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/race"
+	"github.com/dnsguard/dnsguard/plugin/selector"
+	"github.com/dnsguard/dnsguard/plugin/upstream"
+	"github.com/dnsguard/dnsguard/plugin/zones"
+
+	"github.com/miekg/dns"
+)
+
+// walk is the way of one query through the pool: the Contest of a race. One
+// goroutine uses it at a time; a Forwarder reuses them.
+type walk struct {
+	f       *Forwarder
+	results chan upstream.Result
+	timer   *time.Timer
+
+	req      *Request
+	query    *exchange.Query
+	start    time.Time
+	view     zones.View
+	eligible zones.Set
+	order    []selector.Candidate
+	tries    []*upstream.Attempt
+	tcp      bool // the client's own transport asks for TCP
+
+	pending int       // attempts whose result has not come
+	tried   zones.Set // upstreams that have been asked
+	resent  int       // attempts beyond the first of each upstream
+	hedged  bool
+
+	held    held // the best denial so far
+	failed  []*upstream.Attempt
+	kinds   []outcome.Kind // of failed
+	refused zones.Set
+	denied  zones.Set
+	soft    *held // the last reply that says failure
+	cut     *held // the last truncated reply
+
+	lastSent time.Time
+	lateAt   time.Time // when the next attempt is due; zero: none
+	checkAt  time.Time // when the wait for verifiers is looked at again; zero: none
+	deadline time.Time
+	hopeless bool // all upstreams are known to be dead
+
+	answer Answer
+}
+
+// held is a reply that is kept until it is clear whether it is to be used.
+type held struct {
+	reply    exchange.Reply
+	by       *upstream.Attempt
+	at       time.Time
+	verify   zones.Set // who may still contradict
+	credible bool
+}
+
+// Waits.
+const (
+	deadWait  = 45 * time.Millisecond   // for an answer of upstreams that are known to be dead
+	lostWait  = 2500 * time.Millisecond // for any sign of life
+	deadTrial = 100 * time.Millisecond  // between queries that dead upstreams are shown
+)
+
+func newWalk(f *Forwarder) *walk {
+	return &walk{
+		f: f, results: make(chan upstream.Result, f.most), timer: newStoppedTimer(),
+	}
+}
+
+func newStoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// begin puts the pool in order and makes the first attempt. It reports
+// whether there is an answer already.
+func (w *walk) begin(now time.Time, r *Request) (over bool) {
+	w.req, w.start, w.deadline = r, now, now.Add(w.f.cfg.Timeout)
+	var err error
+	if w.query, err = newQuery(r); err != nil {
+		return w.fail(outcome.FormErr, dnsmsg.EDE{Code: dns.ExtendedErrorCodeOther, Text: err.Error()})
+	}
+	w.tcp = w.f.cfg.ForceTCP || (r.Key.Stream && !w.f.cfg.PreferUDP)
+	w.f.hedges.Earn()
+	w.f.trials.Earn()
+	w.rank(now)
+	if len(w.order) == 0 {
+		if w.eligible == 0 && w.f.all != 0 {
+			return w.fail(outcome.Refused, dnsmsg.EDE{Code: dns.ExtendedErrorCodeProhibited, Text: "no upstream may be asked for this private zone"})
+		}
+		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotReady, Text: "no upstream is configured"})
+	}
+	if w.order[0].Rank == selector.Out && w.f.cfg.Failfast {
+		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNetworkError, Text: "all upstreams are ejected"})
+	}
+	if w.hopeless = w.f.cfg.Eject && w.allDead(now); w.hopeless {
+		w.deadline = now.Add(deadWait)
+		if !w.up(w.order[0].Index).TryTrial(now, deadTrial) && !w.up(w.order[len(w.order)-1].Index).TryTrial(now, deadTrial) {
+			return w.fail(outcome.Unreachable, w.f.whyDead())
+		}
+	}
+	w.launchNext(now)
+	w.tryOut(now)
+	return false
+}
+
+// newQuery packs what is sent. The attempts outlive the walk, and so does the query.
+func newQuery(r *Request) (*exchange.Query, error) {
+	q := &struct {
+		exchange.Query
+		room [96]byte // enough for most
+	}{}
+	var err error
+	q.Wire, q.QuestionEnd, err = dnsmsg.Pack(q.room[:0], r.Key, r.Name)
+	return &q.Query, err
+}
+
+// rank orders the eligible upstreams.
+func (w *walk) rank(now time.Time) {
+	ups := w.f.cfg.Upstreams
+	w.eligible = w.f.allowed(w.req.Key.Name)
+	w.order = w.order[:0]
+	if len(ups) > 1 {
+		w.view = w.f.table.View(now, w.req.Key.Name)
+	}
+	for i, u := range ups {
+		if w.eligible.Has(i) {
+			w.order = append(w.order, selector.Candidate{
+				Index: i, Rank: selector.RankOf(u.State(), u.EverHeard(), w.view, i), Cost: u.Expected(),
+			})
+		}
+	}
+	selector.Order(w.f.cfg.Policy, w.order, w.f.cfg.Draw)
+}
+
+// allowed returns the upstreams that may be asked for a name.
+func (f *Forwarder) allowed(name string) zones.Set {
+	best, set := -1, f.all
+	for _, p := range f.cfg.Private {
+		if len(p.Zone) > best && dnsmsg.Within(name, p.Zone) {
+			best, set = len(p.Zone), p.At
+		}
+	}
+	return set & f.all
+}
+
+func (w *walk) up(i int) *upstream.Upstream { return w.f.cfg.Upstreams[i] }
+
+func (w *walk) allDead(now time.Time) bool {
+	for _, c := range w.order {
+		if c.Rank != selector.Out || !w.up(c.Index).Dead(now) {
+			return false
+		}
+	}
+	return true
+}
+
+// run waits for the end.
+func (w *walk) run(ctx context.Context, now time.Time, fl *flight) {
+	err := race.Run(ctx, w, w.results, w.timer, now)
+	if err != nil && fl.followed() { // this client is gone, others wait
+		err = race.Run(w.f.ctx, w, w.results, w.timer, time.Now())
+	}
+	if err == nil {
+		return
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		w.giveUp(time.Now())
+		return
+	}
+	w.fail(outcome.Cancelled, dnsmsg.EDE{Code: dns.ExtendedErrorCodeOther, Text: "query cancelled"})
+}
+
+// launchNext asks the next upstream in order that has not been asked.
+func (w *walk) launchNext(now time.Time) bool {
+	for _, c := range w.order {
+		if !w.tried.Has(c.Index) {
+			return w.launch(now, c.Index, exchange.Options{})
+		}
+	}
+	return false
+}
+
+// launch makes an attempt, if one more is allowed.
+func (w *walk) launch(now time.Time, i int, opt exchange.Options) bool {
+	if len(w.tries) >= w.f.most {
+		return false
+	}
+	opt.TCP = opt.TCP || w.tcp
+	if w.tried.Has(i) {
+		w.resent++
+	}
+	w.send(now, &upstream.Attempt{Index: i, Options: opt})
+	w.lastSent = now
+	late := w.up(i).LateAfter()
+	if len(w.tries) > 1 && w.up(i).SRTT() == 0 {
+		late /= 2 // nothing known of it, and some time is gone
+	}
+	w.lateAt = now.Add(late << w.resent)
+	return true
+}
+
+func (w *walk) send(now time.Time, a *upstream.Attempt) {
+	w.tried |= zones.Of(a.Index)
+	w.tries = append(w.tries, a)
+	w.pending++
+	w.up(a.Index).Send(now, w.query, a, w.results)
+}
+
+// Trials.
+const (
+	trialSuspect = 500 * time.Millisecond // between queries shown to an upstream that is suspect or ejected
+	trialProving = 100 * time.Millisecond // and to one that is on its way back
+	trialStale   = 2 * time.Second        // an estimate of this age is renewed
+	recheckOdds  = 200                    // one query in this many rechecks an upstream that was wrong in the zone
+)
+
+// tryOut shows the query to one more upstream, beside the first, where
+// something is to be learned: so no client waits for the lesson.
+func (w *walk) tryOut(now time.Time) {
+	if len(w.order) < 2 || w.hopeless || w.order[0].Rank >= selector.Failing {
+		return
+	}
+	for _, c := range w.order[1:] {
+		u := w.up(c.Index)
+		every := trialSuspect
+		switch c.Rank {
+		case selector.Failing, selector.Out:
+			if !u.Ripe(now) {
+				continue
+			}
+			if u.State() == upstream.HalfOpen {
+				every = trialProving
+			}
+		case selector.Unfit:
+			if w.f.cfg.Draw(recheckOdds) != 0 {
+				continue
+			}
+		default:
+			if !u.Stale(now, trialStale) {
+				continue
+			}
+			every = trialStale
+		}
+		if len(w.tries) >= w.f.most || !u.TryTrial(now, every) {
+			continue
+		}
+		if !w.f.trials.Take() {
+			return
+		}
+		w.send(now, &upstream.Attempt{
+			Index: c.Index, Trial: true,
+			Options: exchange.Options{TCP: w.tcp, NoEDNS: u.TryPlain() && !w.req.Key.DO},
+		})
+		return
+	}
+}
+
+// release readies the walk for the next query.
+func (w *walk) release() {
+	for len(w.results) > 0 {
+		<-w.results
+	}
+	clear(w.tries)
+	clear(w.failed)
+	*w = walk{
+		f: w.f, results: w.results, timer: w.timer,
+		order: w.order[:0], tries: w.tries[:0], failed: w.failed[:0], kinds: w.kinds[:0],
+	}
+}

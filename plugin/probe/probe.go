@@ -1,0 +1,132 @@
+// Package probe asks upstreams that do not answer, or have never been asked,
+// for NS of a name (the root by default), to see whether they are there.
+//
+// A probe shows that an upstream is reachable, no more: whether it answers
+// queries is learned from queries. Healthy upstreams are not probed.
+//
+// A Prober has one goroutine, and sends at most PerSecond probes a second.
+package probe
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/upstream"
+
+	"github.com/miekg/dns"
+)
+
+// PerSecond bounds the probes of a pool.
+const PerSecond = 10
+
+// Config is what a Prober needs to know.
+type Config struct {
+	// Upstreams are those to be probed.
+	Upstreams []*upstream.Upstream
+	// Interval is between probes of one upstream; it grows to four times this while they fail.
+	Interval time.Duration
+	// Domain is the name asked for.
+	Domain string
+	// NoRec clears RD.
+	NoRec bool
+	// TCP probes plain DNS upstreams by TCP.
+	TCP bool
+}
+
+// Prober probes. Make it with New, and run it.
+type Prober struct {
+	cfg   Config
+	query exchange.Query
+	wake  chan struct{}
+	last  []time.Time
+	tries []int // since the upstream was last well
+	spent int
+	from  time.Time
+}
+
+// New returns a prober.
+func New(cfg Config) (*Prober, error) {
+	m := new(dns.Msg)
+	m.SetQuestion(dns.Fqdn(cfg.Domain), dns.TypeNS)
+	m.Id, m.RecursionDesired = 0, !cfg.NoRec
+	wire, err := m.Pack()
+	if err != nil {
+		return nil, fmt.Errorf("probe for %q: %w", cfg.Domain, err)
+	}
+	return &Prober{
+		cfg: cfg, query: exchange.Query{Wire: wire, QuestionEnd: len(wire)}, wake: make(chan struct{}, 1),
+		last: make([]time.Time, len(cfg.Upstreams)), tries: make([]int, len(cfg.Upstreams)),
+	}, nil
+}
+
+// Wake says that an upstream may want a probe. It may be called concurrently
+// and does not block.
+func (p *Prober) Wake() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run probes until ctx ends.
+func (p *Prober) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		case <-timer.C:
+		}
+		if next := p.round(time.Now()); next > 0 {
+			timer.Reset(next)
+		} else {
+			timer.Stop()
+		}
+	}
+}
+
+// round sends what is due, and returns when to look again; 0: when woken.
+func (p *Prober) round(now time.Time) time.Duration {
+	if now.Sub(p.from) >= time.Second {
+		p.from, p.spent = now, 0
+	}
+	next := time.Duration(0)
+	soonest := func(d time.Duration) {
+		if d = max(d, time.Millisecond); next == 0 || d < next {
+			next = d
+		}
+	}
+	for i, u := range p.cfg.Upstreams {
+		if !u.WantsProbe() {
+			p.tries[i] = 0
+			continue
+		}
+		if wait := p.every(i, u) - now.Sub(p.last[i]); wait > 0 {
+			soonest(wait)
+			continue
+		}
+		if p.spent >= PerSecond {
+			soonest(p.from.Add(time.Second).Sub(now))
+			continue
+		}
+		p.spent++
+		p.last[i] = now
+		p.tries[i]++
+		u.Probed()
+		u.Send(now, &p.query, &upstream.Attempt{Index: i, Probe: true, Options: exchange.Options{TCP: p.cfg.TCP, NoEDNS: true}}, nil)
+		soonest(p.every(i, u))
+	}
+	return next
+}
+
+// every is the interval for an upstream now.
+func (p *Prober) every(i int, u *upstream.Upstream) time.Duration {
+	if u.Wanted() {
+		return p.cfg.Interval / 5
+	}
+	return p.cfg.Interval << min(max(p.tries[i]-4, 0)/4, 2)
+}

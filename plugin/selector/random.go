@@ -1,0 +1,12 @@
+package selector
+
+// random asks in random order, as forward's policy of that name.
+type random struct{}
+
+func (random) Name() string { return "random" }
+
+func (random) keys(cs []Candidate, draw func(n int) int) {
+	for i := range cs {
+		cs[i].key = int64(draw(1 << 30))
+	}
+}

@@ -1,0 +1,31 @@
+package selector
+
+import "sync/atomic"
+
+// roundRobin begins with the next upstream at each query, and goes on in the
+// order of the Corefile, as forward's policy of that name.
+type roundRobin struct{ turn atomic.Uint64 }
+
+func (*roundRobin) Name() string { return "round_robin" }
+
+func (r *roundRobin) keys(cs []Candidate, _ func(n int) int) {
+	fittest := Out
+	for _, c := range cs {
+		fittest = min(fittest, c.Rank)
+	}
+	n := uint64(0)
+	for _, c := range cs {
+		if c.Rank == fittest {
+			n++
+		}
+	}
+	first := r.turn.Add(1) % n
+	place := uint64(0)
+	for i := range cs {
+		cs[i].key = int64(cs[i].Index)
+		if cs[i].Rank == fittest {
+			cs[i].key = int64((place + n - first) % n) //nolint:gosec // less than 64
+			place++
+		}
+	}
+}

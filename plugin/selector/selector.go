@@ -1,0 +1,100 @@
+// Package selector puts the upstreams of a pool into the order in which a
+// query is to try them.
+//
+// What an upstream is fit for, its Rank, goes before everything; among equals
+// a Policy decides, one a file. Policies may be used concurrently. Chance
+// comes in as an argument.
+package selector
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/upstream"
+	"github.com/dnsguard/dnsguard/plugin/zones"
+)
+
+// Rank is how fit an upstream is for a query; lower is fitter.
+type Rank uint8
+
+// The ranks.
+const (
+	Fit     Rank = iota
+	Unsure       // never heard, or wrong in most of the zones it was seen in, and this one is new
+	Unfit        // has denied or refused in this zone what others answered
+	Failing      // suspect or half-open
+	Out          // ejected
+)
+
+// Candidate is an upstream as a query sees it.
+type Candidate struct {
+	Index int           // in the pool
+	Rank  Rank          // see above
+	Cost  time.Duration // expected time to an answer
+	key   int64
+}
+
+// Policy gives candidates of equal rank their order.
+type Policy interface {
+	// Name is the word in the Corefile.
+	Name() string
+	// keys sets the key of each candidate: the lower is asked first. draw returns a number in [0, n).
+	keys(cs []Candidate, draw func(n int) int)
+}
+
+// New returns the policy of that name.
+func New(name string) (Policy, error) {
+	switch name {
+	case "adaptive":
+		return adaptive{}, nil
+	case "random":
+		return random{}, nil
+	case "round_robin":
+		return &roundRobin{}, nil
+	case "sequential":
+		return sequential{}, nil
+	}
+	return nil, fmt.Errorf("unknown policy %q", name)
+}
+
+// RankOf ranks an upstream for a name of which v is known.
+func RankOf(s upstream.State, heard bool, v zones.View, index int) Rank {
+	switch {
+	case s == upstream.Ejected:
+		return Out
+	case s == upstream.Suspect || s == upstream.HalfOpen:
+		return Failing
+	case v.Name != 0:
+		if v.Name.Has(index) {
+			return Fit
+		}
+		return Unfit
+	case v.Bad.Has(index) || v.Refuses.Has(index):
+		return Unfit
+	case v.Good.Has(index):
+		return Fit
+	case v.Poor.Has(index), !heard:
+		return Unsure
+	}
+	return Fit
+}
+
+// Order sorts candidates into the order in which they are to be tried.
+func Order(p Policy, cs []Candidate, draw func(n int) int) {
+	if len(cs) < 2 {
+		return
+	}
+	p.keys(cs, draw)
+	for i := 1; i < len(cs); i++ { // insertion: there are few, and they are almost in order
+		for j := i; j > 0 && less(cs[j], cs[j-1]); j-- {
+			cs[j], cs[j-1] = cs[j-1], cs[j]
+		}
+	}
+}
+
+func less(a, b Candidate) bool {
+	if a.Rank != b.Rank {
+		return a.Rank < b.Rank
+	}
+	return a.key < b.key
+}

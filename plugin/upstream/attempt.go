@@ -1,0 +1,157 @@
+package upstream
+
+import (
+	"sync"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+// Result is the end of an attempt, for whoever still waits.
+type Result struct {
+	Attempt *Attempt
+	Reply   exchange.Reply
+}
+
+// Attempt is one exchange for a client query, or a probe.
+type Attempt struct {
+	// Upstream is where the query went.
+	Upstream *Upstream
+	// SentAt is when it went.
+	SentAt time.Time
+	// Options are how it was sent.
+	Options exchange.Options
+	// Index is the caller's own number for the upstream.
+	Index int
+	// Trial says that the attempt was made to learn, beside another.
+	Trial bool
+	// Probe says that no client waits for the attempt.
+	Probe bool
+
+	handle    exchange.Handle
+	overdueAt int64
+	giveUpAt  int64
+
+	mu    sync.Mutex
+	to    chan<- Result // nil: nobody waits
+	after func(exchange.Reply)
+	stage stage
+}
+
+type stage uint8
+
+const (
+	pending  stage = iota
+	overdue        // later than replies usually are
+	timedOut       // counted as a timeout; a late reply is still taken
+	ended
+)
+
+// Send makes an attempt. Its result comes over to, which must have room.
+func (u *Upstream) Send(now time.Time, q *exchange.Query, a *Attempt, to chan<- Result) {
+	a.Upstream, a.SentAt, a.to = u, now, to
+	if u.NoEDNS(now) {
+		a.Options.NoEDNS = true
+	}
+	if u.NoUDP(now) {
+		a.Options.TCP = true
+	}
+	t := u.since(now)
+	a.overdueAt = t + int64(u.overdueAfter())
+	a.giveUpAt = t + int64(u.cfg.ReadTimeout)
+	u.watch(a, t)
+	h := u.cfg.Exchanger.Start(q, a.Options, a)
+	a.mu.Lock()
+	a.handle = h
+	a.mu.Unlock()
+}
+
+// overdueAfter is how long an attempt may be unanswered before that tells
+// against the upstream.
+func (u *Upstream) overdueAfter() time.Duration {
+	return min(max(3*u.LateAfter(), 30*time.Millisecond), u.cfg.ReadTimeout, u.LateAfter()+250*time.Millisecond)
+}
+
+// Abandon says that nobody waits for the attempt any more. It is watched to
+// its end all the same; after, which may be nil, is told of a reply then.
+func (a *Attempt) Abandon(after func(exchange.Reply)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.to, a.after = nil, after
+}
+
+// Done implements exchange.Sink.
+func (a *Attempt) Done(r exchange.Reply) {
+	now := time.Now()
+	a.mu.Lock()
+	was := a.stage
+	if was == ended {
+		a.mu.Unlock()
+		return
+	}
+	a.stage = ended
+	a.mu.Unlock()
+
+	a.Upstream.ended(now, a, was, r)
+
+	a.mu.Lock()
+	after := a.after
+	if a.to != nil {
+		a.to <- Result{Attempt: a, Reply: r} // has room; under the lock, so that none comes after Abandon
+	}
+	a.to, a.after = nil, nil
+	a.mu.Unlock()
+	if after != nil {
+		after(r)
+	}
+}
+
+// age moves an attempt on with time: it may become one stage older at once.
+func (a *Attempt) age(t int64, linger int64) (now stage, changed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.stage == ended:
+		return ended, false
+	case t >= a.giveUpAt+linger && a.stage == timedOut:
+		return ended, a.cancelLocked()
+	case t >= a.giveUpAt && a.stage == overdue:
+		a.stage = timedOut
+		return timedOut, true
+	case t >= a.overdueAt && a.stage == pending:
+		a.stage = overdue
+		return overdue, true
+	}
+	return a.stage, false
+}
+
+func (a *Attempt) cancelLocked() bool {
+	a.stage = ended
+	a.to, a.after = nil, nil
+	if a.handle != nil {
+		a.handle.Cancel()
+	}
+	return true
+}
+
+// ended takes the end of an attempt into the record.
+func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply) {
+	u.unwatch()
+	if was < timedOut { // else it has been counted as a timeout
+		rcode := -1
+		if r.Msg != nil {
+			rcode = r.Msg.Rcode
+		}
+		u.cfg.Observer.Attempt(r.Kind, r.Proto, rcode, r.RTT)
+	}
+	switch {
+	case r.Kind.Blameless():
+	case r.Kind.Answered():
+		u.answered(now, a, r, was)
+	case r.Kind == outcome.Mismatched:
+		// Somebody else's packets; the upstream is judged by what comes over TCP.
+	default:
+		u.failed(now, r.Kind, a.Probe)
+	}
+}

@@ -1,0 +1,423 @@
+package upstream
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+// State is what an upstream is taken for.
+type State uint32
+
+// The states.
+const (
+	Unknown  State = iota // nothing heard, nothing missed
+	Healthy               // answers
+	Suspect               // does not reply at the moment: asked only beside others, or where there is no other
+	HalfOpen              // was suspect or ejected and has replied: shown a few queries beside others
+	Ejected               // taken out
+)
+
+var stateNames = [...]string{"unknown", "healthy", "suspect", "half-open", "ejected"}
+
+// String returns the value of the metric label "state".
+func (s State) String() string { return stateNames[s] }
+
+// States lists the names of all states.
+func States() []string { return stateNames[:] }
+
+// Change is a change of state, for the log and the metrics.
+type Change struct {
+	To       string
+	From     State
+	Now      State
+	Kind     outcome.Kind  // what brought it about
+	Reason   string        // cause and figures, for people
+	For      time.Duration // how long an ejection lasts at least
+	Lasted   time.Duration // how long the state before lasted
+	Silence  time.Duration // how long nothing has been heard
+	Failures int           // failures in a row
+}
+
+// Eject says when an upstream is taken out, and for how long.
+type Eject struct {
+	Off      bool          // never
+	Failures int           // failures in a row that eject
+	Share    float64       // share of failed attempts in the window that ejects
+	Base     time.Duration // the first ejection
+	Max      time.Duration // the longest
+}
+
+const (
+	suspectAfter  = 3                       // attempts in a row without any reply
+	silenceEjects = 4500 * time.Millisecond // silence that turns timeouts into an ejection: slower than this is no use
+	deadAfter     = 2                       // unanswered probes that make silence certain
+	window        = 5 * time.Second         // half of the sliding window of failure shares
+	windowLeast   = 20                      // attempts in the window before a share counts
+	halfOpenNeeds = 3                       // good replies to queries that end half-open
+	forgetAfter   = time.Minute             // without an ejection: one is forgotten
+	calmAfter     = 20 * time.Second        // without becoming suspect: one time is forgotten
+	flapBase      = time.Second             // the second time in a row lasts at least this long, doubling
+	flapMost      = 16 * time.Second
+	plainFor      = 5 * time.Minute // for so long EDNS is left out where only plain queries are answered
+)
+
+// health is what State is decided from; guarded by Upstream.mu.
+type health struct {
+	since     int64 // when the state began
+	reason    string
+	fails     int          // failures in a row, of queries
+	silent    int          // attempts in a row, overdue with nothing heard since they were sent
+	silentAt  int64        // when the first of them was sent
+	ejections int          // ejections, decayed
+	until     int64        // before this there is no way back from suspect or ejected
+	suspectAt int64        // when it was last made suspect
+	flaps     int          // times it was made suspect, decayed
+	ejectedAt int64        // the last ejection
+	cause     outcome.Kind // of the ejection
+	proven    int          // good replies to queries while half-open
+	unproven  int          // failures while half-open
+	probes    int          // unanswered probes in a row
+
+	rolled   int64
+	old, cur tally
+}
+
+type tally struct{ attempts, failed int }
+
+// answered: the upstream replied.
+func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was stage) {
+	t := u.since(now)
+	u.heard.Store(t)
+	u.unheard.Store(false)
+	if !a.Probe {
+		u.reply.Store(t)
+		if !a.Options.NoEDNS {
+			u.mute.Store(false)
+		} else if u.mute.CompareAndSwap(true, false) {
+			u.AvoidEDNS(now, plainFor)
+		}
+	}
+	usable := r.Kind == outcome.OK || r.Kind.Denied() || r.Kind == outcome.Truncated
+	if usable {
+		rtt := r.RTT
+		if rtt <= 0 {
+			rtt = now.Sub(a.SentAt)
+		}
+		u.est.sample(rtt, was == pending)
+		u.good.Store(t)
+	}
+	u.mu.Lock()
+	h := &u.health
+	h.probes = 0
+	var c *Change
+	switch {
+	case a.Probe:
+		c = u.probedLocked(t, r.Kind)
+	case usable || r.Kind == outcome.Refused: // a refusal is a matter of zones
+		h.fails, h.silent = 0, 0
+		u.tallyLocked(t, false)
+		c = u.provenLocked(t)
+	default:
+		h.silent = 0
+	}
+	u.mu.Unlock()
+	u.tell(c)
+}
+
+// failed: an attempt came to a failure that is the upstream's or its path's.
+func (u *Upstream) failed(now time.Time, k outcome.Kind, probe bool) {
+	t := u.since(now)
+	u.mu.Lock()
+	h := &u.health
+	var c *Change
+	if probe {
+		h.probes++
+		if !u.EverHeard() {
+			u.unheard.Store(true)
+		}
+		c = u.unansweredLocked(t, k)
+	} else {
+		h.fails++
+		u.tallyLocked(t, true)
+		c = u.judgeLocked(t, k)
+	}
+	u.mu.Unlock()
+	u.tell(c)
+}
+
+// unansweredLocked: a probe came to nothing.
+func (u *Upstream) unansweredLocked(t int64, k outcome.Kind) *Change {
+	h := &u.health
+	reason := fmt.Sprintf("%d probes in a row: %s", h.probes, k)
+	switch u.State() {
+	case HalfOpen:
+		return u.setLocked(t, Suspect, k, "probe: "+k.String())
+	case Unknown:
+		if h.probes >= deadAfter {
+			h.suspectAt, h.until = t, t
+			return u.setLocked(t, Suspect, k, reason)
+		}
+	case Suspect:
+		if h.probes > 2*deadAfter && !u.cfg.Eject.Off && (k != outcome.Timeout || t-h.since > int64(silenceEjects)) {
+			return u.ejectLocked(t, k, reason)
+		}
+	case Healthy, Ejected:
+	}
+	return nil
+}
+
+// Contradicted says that the upstream answered with a failure (SERVFAIL,
+// FORMERR, NOTIMP, ...) what another could answer.
+func (u *Upstream) Contradicted(now time.Time, k outcome.Kind) { u.failed(now, k, false) }
+
+// missed: an attempt has no reply later than replies usually are.
+func (u *Upstream) missed(now time.Time, a *Attempt) {
+	sent := u.since(a.SentAt)
+	if a.Probe {
+		if u.heard.Load() <= sent {
+			u.failed(now, outcome.Timeout, true)
+		}
+		return
+	}
+	u.est.missed()
+	if u.reply.Load() > sent {
+		return
+	}
+	t := u.since(now)
+	u.mu.Lock()
+	h := &u.health
+	h.silent++
+	if h.silent == 1 {
+		h.silentAt = sent
+	}
+	var c *Change
+	switch u.State() {
+	case HalfOpen:
+		h.unproven++
+		if h.unproven >= 2 {
+			c = u.relapseLocked(t, outcome.Timeout)
+		}
+	case Unknown, Healthy:
+		if h.silent >= suspectAfter {
+			c = u.suspectLocked(t, fmt.Sprintf("%d queries in a row without a reply", h.silent))
+		}
+	case Suspect, Ejected:
+	}
+	wake := h.silent >= 1
+	u.mu.Unlock()
+	u.tell(c)
+	if wake && u.cfg.Wake != nil {
+		u.cfg.Wake()
+	}
+}
+
+// judgeLocked decides on an ejection after a failure.
+func (u *Upstream) judgeLocked(t int64, k outcome.Kind) *Change {
+	h := &u.health
+	switch u.State() {
+	case Ejected:
+		return nil
+	case HalfOpen:
+		h.unproven++
+		if h.unproven >= 2 {
+			return u.relapseLocked(t, k)
+		}
+		return nil
+	}
+	if u.cfg.Eject.Off {
+		return nil
+	}
+	n, failed := h.old.attempts+h.cur.attempts, h.old.failed+h.cur.failed
+	inRow := h.fails >= u.cfg.Eject.Failures
+	share := n >= windowLeast && float64(failed) >= u.cfg.Eject.Share*float64(n)
+	if !inRow && !share {
+		return nil
+	}
+	silence := time.Duration(t - max(u.reply.Load(), h.silentAt))
+	if k == outcome.Timeout && (h.silent == 0 || silence < silenceEjects) {
+		return nil // it may be slow: it is suspect, and that is enough
+	}
+	reason := fmt.Sprintf("%s: %d failures in a row", k, h.fails)
+	if !inRow {
+		reason = fmt.Sprintf("%s: %d of %d attempts failed in %s", k, failed, n, 2*window)
+	}
+	return u.ejectLocked(t, k, reason)
+}
+
+// suspectLocked makes the upstream suspect, for the longer the more often that
+// has happened of late.
+func (u *Upstream) suspectLocked(t int64, reason string) *Change {
+	h := &u.health
+	for forgiven := (t - h.suspectAt) / int64(calmAfter); forgiven > 0 && h.flaps > 0; forgiven-- {
+		h.flaps--
+	}
+	h.flaps = min(h.flaps+1, 8)
+	h.suspectAt, h.until = t, t
+	if h.flaps > 1 {
+		h.until = t + int64(min(flapBase<<(h.flaps-2), flapMost))
+	}
+	return u.setLocked(t, Suspect, outcome.Timeout, reason)
+}
+
+func (u *Upstream) relapseLocked(t int64, k outcome.Kind) *Change {
+	if k == outcome.Timeout && u.heard.Load() > u.reply.Load() {
+		u.mute.Store(true) // it answers probes
+	}
+	if u.cfg.Eject.Off {
+		return u.setLocked(t, Suspect, k, "failed again: "+k.String())
+	}
+	return u.ejectLocked(t, k, "failed again after "+time.Duration(t-u.health.since).Round(time.Millisecond).String()+": "+k.String())
+}
+
+func (u *Upstream) ejectLocked(t int64, k outcome.Kind, reason string) *Change {
+	h := &u.health
+	if h.ejectedAt != 0 {
+		for forgiven := (t - h.ejectedAt) / int64(forgetAfter); forgiven > 0 && h.ejections > 0; forgiven-- {
+			h.ejections--
+		}
+	}
+	h.ejections++
+	d := u.cfg.Eject.Base
+	for range h.ejections - 1 {
+		if d = 2 * d; d >= u.cfg.Eject.Max {
+			d = u.cfg.Eject.Max
+			break
+		}
+	}
+	h.ejectedAt, h.until, h.cause = t, t+int64(d), k
+	c := u.setLocked(t, Ejected, k, reason)
+	if c != nil {
+		c.For = d
+	}
+	return c
+}
+
+// provenLocked: a query was answered.
+func (u *Upstream) provenLocked(t int64) *Change {
+	h := &u.health
+	switch u.State() {
+	case Unknown:
+		return u.setLocked(t, Healthy, outcome.OK, "")
+	case Suspect:
+		if t >= h.until {
+			return u.setLocked(t, Healthy, outcome.OK, "")
+		}
+	case Ejected:
+		if t < h.until {
+			return nil
+		}
+		h.proven, h.unproven = 1, 0
+		return u.setLocked(t, HalfOpen, outcome.OK, "a query was answered")
+	case HalfOpen:
+		h.proven++
+		if h.proven >= halfOpenNeeds {
+			return u.setLocked(t, Healthy, outcome.OK, "")
+		}
+	case Healthy:
+	}
+	return nil
+}
+
+// probedLocked: a probe was answered. That shows that the upstream is there,
+// not that it answers queries.
+func (u *Upstream) probedLocked(t int64, k outcome.Kind) *Change {
+	h := &u.health
+	switch u.State() {
+	case Suspect:
+		if t < h.until {
+			return nil
+		}
+	case Ejected:
+		if t < h.until || k == h.cause {
+			return nil
+		}
+	case Unknown, Healthy, HalfOpen:
+		return nil
+	}
+	h.proven, h.unproven = 0, 0
+	return u.setLocked(t, HalfOpen, outcome.OK, "a probe was answered")
+}
+
+func (u *Upstream) setLocked(t int64, s State, k outcome.Kind, reason string) *Change {
+	h := &u.health
+	was := u.State()
+	if was == s {
+		return nil
+	}
+	c := &Change{
+		To: u.cfg.To, From: was, Now: s, Kind: k, Reason: reason,
+		Lasted: time.Duration(t - h.since), Failures: h.fails,
+	}
+	if heard := u.heard.Load(); heard != 0 {
+		c.Silence = time.Duration(t - heard)
+	}
+	h.since, h.reason = t, reason
+	u.ripeAt.Store(h.until)
+	u.state.Store(uint32(s))
+	if s == Healthy {
+		h.fails, h.silent = 0, 0
+		h.old, h.cur = tally{}, tally{}
+		if was != Unknown {
+			u.est.forgive()
+		}
+	}
+	return c
+}
+
+func (u *Upstream) tell(c *Change) {
+	if c != nil {
+		u.cfg.Observer.State(*c)
+		if c.Now != Healthy && u.cfg.Wake != nil {
+			u.cfg.Wake()
+		}
+	}
+}
+
+func (u *Upstream) tallyLocked(t int64, failed bool) {
+	h := &u.health
+	if d := t - h.rolled; d >= int64(window) {
+		h.old, h.cur = h.cur, tally{}
+		if d >= 2*int64(window) {
+			h.old = tally{}
+		}
+		h.rolled = t
+	}
+	h.cur.attempts++
+	if failed {
+		h.cur.failed++
+	}
+}
+
+// Dead reports whether it is certain that the upstream does not answer: it is
+// ejected, and nothing has been heard of it although it was asked, or its port
+// is closed.
+func (u *Upstream) Dead(now time.Time) bool {
+	if u.State() != Ejected {
+		return false
+	}
+	t := u.since(now)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	h := &u.health
+	return h.probes >= deadAfter && t-u.heard.Load() > int64(time.Second)
+}
+
+// WantsProbe reports whether a probe should be sent: the upstream has never
+// been heard, or does not answer.
+func (u *Upstream) WantsProbe() bool {
+	if u.wanted.Load() {
+		return true
+	}
+	switch u.State() {
+	case Unknown:
+		return !u.EverHeard()
+	case Suspect, Ejected, HalfOpen:
+		return true
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.health.silent > 0
+}

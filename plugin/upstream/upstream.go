@@ -1,0 +1,211 @@
+// Package upstream is one server that queries are forwarded to: it sends
+// attempts, watches each to its end, and keeps what is known of the server,
+// the round-trip estimate (estimate.go) and the state (state.go).
+//
+// An attempt is watched until its reply or its give-up time, whether or not
+// somebody still waits for it: so a server whose late replies always lose a
+// race is known as late, and one that is silent as silent, and a loser that
+// was merely second is not blamed.
+//
+// All methods may be called concurrently. What selection reads (Rank inputs)
+// are atomics; everything else is behind one mutex that is never held across
+// I/O or a callback. Functions take the instant they speak of, so that their
+// behaviour over time can be tested.
+package upstream
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+// Observer is told what happens, for metrics and the log. Its methods may be
+// called concurrently and must not block.
+type Observer interface {
+	// Attempt is told once for each attempt, when it has come to something: rtt is 0 without a reply.
+	Attempt(k outcome.Kind, p exchange.Proto, rcode int, rtt time.Duration)
+	// State is told of each change of state.
+	State(c Change)
+}
+
+// Config is what an Upstream needs to know.
+type Config struct {
+	// To names the upstream: host:port, as CoreDNS's label "to".
+	To string
+	// Addr is its address.
+	Addr netip.AddrPort
+	// Transport is dns, tls, https or quic.
+	Transport string
+	// Exchanger sends; the Upstream closes it.
+	Exchanger exchange.Exchanger
+	// ReadTimeout is when an unanswered attempt counts as timed out.
+	ReadTimeout time.Duration
+	// Linger is how long after its sending an unanswered attempt is still watched for a late reply; at least ReadTimeout.
+	Linger time.Duration
+	// Eject says when the upstream is taken out, and for how long.
+	Eject Eject
+	// Observer is told what happens.
+	Observer Observer
+	// Wake is called when the upstream needs a probe; it must not block. May be nil.
+	Wake func()
+}
+
+// Upstream is one server. Make it with New.
+type Upstream struct {
+	cfg  Config
+	base time.Time // all instants below are nanoseconds since; only its monotonic reading counts
+
+	est     estimate
+	state   atomic.Uint32 // State
+	heard   atomic.Int64  // the last reply, to probes too, whatever it said; 0: never
+	reply   atomic.Int64  // the last reply to a query; 0: never
+	good    atomic.Int64  // the last usable sample of the round trip
+	asked   atomic.Int64  // the last trial or probe
+	plain   atomic.Int64  // until when EDNS is left out
+	byTCP   atomic.Int64  // until when UDP is left out
+	ripeAt  atomic.Int64  // before this there is no way back from suspect or ejected
+	unheard atomic.Bool   // has left a probe unanswered, and has never replied
+	wanted  atomic.Bool   // a probe is wanted
+	mute    atomic.Bool   // answers probes, which are plain, but not queries, which have EDNS
+
+	mu      sync.Mutex
+	health  health
+	watched watchList
+	closed  bool
+}
+
+// New returns an upstream in the state Unknown.
+func New(cfg Config, now time.Time) *Upstream {
+	cfg.Linger = max(cfg.Linger, cfg.ReadTimeout)
+	u := &Upstream{cfg: cfg, base: now.Add(-time.Second)}
+	u.est.init()
+	return u
+}
+
+// To names the upstream.
+func (u *Upstream) To() string { return u.cfg.To }
+
+// Addr is the upstream's address.
+func (u *Upstream) Addr() netip.AddrPort { return u.cfg.Addr }
+
+// Transport is dns, tls, https or quic.
+func (u *Upstream) Transport() string { return u.cfg.Transport }
+
+func (u *Upstream) since(now time.Time) int64 { return int64(now.Sub(u.base)) }
+
+// Heard reports whether the upstream has replied to anything since t.
+func (u *Upstream) Heard(t time.Time) bool { return u.heard.Load() > u.since(t) }
+
+// EverHeard reports whether the upstream has ever replied.
+func (u *Upstream) EverHeard() bool { return u.heard.Load() != 0 }
+
+// Stale reports whether the estimate is older than d.
+func (u *Upstream) Stale(now time.Time, d time.Duration) bool {
+	return u.since(now)-u.good.Load() > int64(d)
+}
+
+// TryTrial reports whether the last trial or probe is at least d ago, and if so
+// takes now as the instant of the next.
+func (u *Upstream) TryTrial(now time.Time, d time.Duration) bool {
+	last, t := u.asked.Load(), u.since(now)
+	return t-last >= int64(d) && u.asked.CompareAndSwap(last, t)
+}
+
+// NoEDNS reports whether queries are to be sent without EDNS for now.
+func (u *Upstream) NoEDNS(now time.Time) bool { return u.plain.Load() > u.since(now) }
+
+// AvoidEDNS leaves EDNS out for d: the upstream answered without and not with it.
+func (u *Upstream) AvoidEDNS(now time.Time, d time.Duration) { u.plain.Store(u.since(now.Add(d))) }
+
+// TryPlain reports whether it is worth while to try without EDNS: the upstream
+// answers plain probes, and no queries with EDNS.
+func (u *Upstream) TryPlain() bool { return u.mute.Load() }
+
+// NoUDP reports whether queries are to be sent by TCP for now.
+func (u *Upstream) NoUDP(now time.Time) bool { return u.byTCP.Load() > u.since(now) }
+
+// AvoidUDP leaves UDP out for d: replies that belong to no query kept coming.
+func (u *Upstream) AvoidUDP(now time.Time, d time.Duration) { u.byTCP.Store(u.since(now.Add(d))) }
+
+// LateAfter is how long a reply usually takes at the most: the moment for a hedge.
+func (u *Upstream) LateAfter() time.Duration { return u.est.lateAfter() }
+
+// Expected is the expected time to an answer, losses counted in: what
+// selection compares.
+func (u *Upstream) Expected() time.Duration { return u.est.expected() }
+
+// SRTT is the smoothed round trip; 0 where nothing is known.
+func (u *Upstream) SRTT() time.Duration { return u.est.smoothed() }
+
+// Silent reports whether an answer is not to be expected: the upstream is not
+// healthy, or new and has left a probe unanswered.
+func (u *Upstream) Silent() bool {
+	switch u.State() {
+	case Healthy:
+		return false
+	case Unknown:
+		return u.unheard.Load()
+	}
+	return true
+}
+
+// AskProbe asks for a probe soon: somebody waits for the upstream longer than usual.
+func (u *Upstream) AskProbe() {
+	if u.wanted.CompareAndSwap(false, true) && u.cfg.Wake != nil {
+		u.cfg.Wake()
+	}
+}
+
+// Wanted reports whether a probe has been asked for and not been sent.
+func (u *Upstream) Wanted() bool { return u.wanted.Load() }
+
+// Probed says that a probe is being sent.
+func (u *Upstream) Probed() { u.wanted.Store(false) }
+
+// Ripe reports whether the upstream may be shown queries again, beside others.
+func (u *Upstream) Ripe(now time.Time) bool { return u.since(now) >= u.ripeAt.Load() }
+
+// State is the state now.
+func (u *Upstream) State() State { return State(u.state.Load()) } //nolint:gosec // a State was stored
+
+// Close ends all exchanges and waits for them.
+func (u *Upstream) Close() {
+	u.mu.Lock()
+	u.closed = true
+	if u.watched.timer != nil {
+		u.watched.timer.Stop()
+	}
+	u.mu.Unlock()
+	u.cfg.Exchanger.Close()
+}
+
+// Snapshot is what is known of an upstream at an instant.
+type Snapshot struct {
+	To          string        // host:port
+	Transport   string        // dns, tls, https or quic
+	State       string        // unknown, healthy, suspect, ejected, half-open
+	Reason      string        // why it is not healthy, for people; "" where it is
+	Since       time.Time     // when the state began
+	SRTT        time.Duration // smoothed round trip; 0 where nothing is known
+	LateAfter   time.Duration // when a reply is late
+	Expected    time.Duration // expected time to an answer
+	Loss        float64       // share of attempts without a timely reply, recent, 0 to 1
+	Outstanding int           // attempts watched
+	Ejections   int           // ejections in a row, decayed
+}
+
+// Snapshot returns what is known now.
+func (u *Upstream) Snapshot() Snapshot {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return Snapshot{
+		To: u.cfg.To, Transport: u.cfg.Transport,
+		State: u.State().String(), Reason: u.health.reason, Since: u.base.Add(time.Duration(u.health.since)),
+		SRTT: u.est.smoothed(), LateAfter: u.est.lateAfter(), Expected: u.est.expected(), Loss: u.est.lossShare(),
+		Outstanding: u.watched.len, Ejections: u.health.ejections,
+	}
+}

@@ -1,0 +1,151 @@
+package upstream
+
+import (
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+// watchList holds the attempts under way. Those that have ended are dropped
+// when a sweep meets them. Attempts that are not overdue yet are looked at
+// often; the others, which may be many while an upstream is silent, seldom.
+type watchList struct {
+	fresh []*Attempt
+	late  []*Attempt
+	len   int // attempts that have not ended
+	timer *time.Timer
+	at    int64 // when the timer fires; 0: it is not set
+	lateT int64 // when the late ones are looked at again
+}
+
+// How finely time is told to attempts under way.
+const (
+	sweepFresh = 10 * time.Millisecond
+	sweepLate  = 100 * time.Millisecond
+)
+
+func (u *Upstream) watch(a *Attempt, t int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	w := &u.watched
+	w.fresh = append(w.fresh, a)
+	w.len++
+	if w.at == 0 || a.overdueAt < w.at {
+		u.armLocked(t, a.overdueAt)
+	}
+}
+
+func (u *Upstream) armLocked(t, at int64) {
+	if u.closed {
+		return
+	}
+	w := &u.watched
+	w.at = max(at, t+int64(sweepFresh))
+	d := time.Duration(w.at - t)
+	if w.timer == nil {
+		w.timer = time.AfterFunc(d, u.sweep)
+		return
+	}
+	w.timer.Reset(d)
+}
+
+func (u *Upstream) unwatch() {
+	u.mu.Lock()
+	u.watched.len--
+	u.mu.Unlock()
+}
+
+// sweep tells time to the attempts under way.
+func (u *Upstream) sweep() {
+	now := time.Now()
+	t := u.since(now)
+	u.mu.Lock()
+	w := &u.watched
+	fresh := w.fresh
+	w.fresh = nil
+	w.at = 0
+	var late []*Attempt
+	if t >= w.lateT {
+		late = w.late
+		w.late = nil
+		w.lateT = t + int64(sweepLate)
+	}
+	u.mu.Unlock()
+
+	next := int64(0)
+	stillFresh, becameLate := u.age(now, fresh, fresh[:0], nil, &next)
+	_, stillLate := u.age(now, late, nil, late[:0], nil)
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if n := len(w.fresh); n > 0 {
+		if at := w.fresh[0].overdueAt; next == 0 || at < next {
+			next = at
+		}
+	}
+	w.fresh = append(stillFresh, w.fresh...)
+	w.late = append(append(stillLate, w.late...), becameLate...)
+	if len(w.late) > 0 && (next == 0 || w.lateT < next) {
+		next = w.lateT
+	}
+	if next != 0 {
+		u.armLocked(t, next)
+	}
+}
+
+// age moves attempts on, and appends those that are pending still to fresh,
+// the other ones that have not ended to late. next, where it is not nil,
+// becomes the earliest instant at which a pending one is overdue.
+func (u *Upstream) age(now time.Time, as, fresh, late []*Attempt, next *int64) (stillFresh, stillLate []*Attempt) {
+	t, linger := u.since(now), int64(u.cfg.Linger-u.cfg.ReadTimeout)
+	for _, a := range as {
+		s, changed := a.age(t, linger)
+		if changed {
+			u.aged(now, a, s)
+		}
+		switch s {
+		case ended:
+		case pending:
+			fresh = append(fresh, a)
+			if next != nil && (*next == 0 || a.overdueAt < *next) {
+				*next = a.overdueAt
+			}
+		default:
+			late = append(late, a)
+		}
+	}
+	clear(as[min(len(fresh)+len(late), len(as)):])
+	return fresh, late
+}
+
+// aged takes into the record that an attempt has got older.
+func (u *Upstream) aged(now time.Time, a *Attempt, became stage) {
+	switch became {
+	case overdue:
+		u.missed(now, a)
+	case timedOut:
+		u.cfg.Observer.Attempt(outcome.Timeout, a.proto(), -1, 0)
+		if !a.Probe && u.reply.Load() <= u.since(a.SentAt) {
+			u.failed(now, outcome.Timeout, false)
+		}
+	case ended:
+		u.unwatch()
+	}
+}
+
+// proto guesses what carries an attempt that has no reply.
+func (a *Attempt) proto() exchange.Proto {
+	switch a.Upstream.cfg.Transport {
+	case "tls":
+		return exchange.TLS
+	case "https":
+		return exchange.HTTPS
+	case "quic":
+		return exchange.QUIC
+	}
+	if a.Options.TCP {
+		return exchange.TCP
+	}
+	return exchange.UDP
+}

@@ -1,0 +1,355 @@
+// Package zones remembers which upstream has shown that it can answer for
+// which zone: its credibility there.
+//
+// An upstream is credible for a zone once it has answered positively in it.
+// It is not once it has denied or refused there what another answered. A
+// denial of an upstream that may be wrong is to be verified by the others,
+// until the pool has agreed on denials in the zone often enough; from then on
+// one in SampleEvery is verified still.
+//
+// Zones are keyed by name: the owner of the SOA of a denial where that is at
+// or below the registrable domain, else the registrable domain; where a name
+// was disputed, its parent. The deepest known zone above a name counts. Where
+// upstreams know different names of the same zone (split horizon), single
+// names are remembered too. Memory is bounded; entries expire.
+//
+// All methods may be called concurrently. Upstreams are bits of a Set, by
+// their index in the pool.
+package zones
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+)
+
+// Set is a set of upstreams by their index, 0 to 63.
+type Set uint64
+
+// Of returns the set of one upstream.
+func Of(i int) Set { return 1 << uint(i) }
+
+// Has reports whether upstream i is in s.
+func (s Set) Has(i int) bool { return s&Of(i) != 0 }
+
+// Bounds.
+const (
+	// Zones and Names are how many are remembered at the most.
+	Zones = 8192
+	Names = 8192
+	// SampleEvery is how many unverified denials go by before one is verified again.
+	SampleEvery = 50
+
+	expires    = 15 * time.Minute // what nothing has confirmed for so long is forgotten
+	rounds     = 4                // agreed denials after which a zone is agreed on
+	poorAt     = 2                // zones in which an upstream was wrong before it is poor
+	confidence = 16               // agreed denials without a dispute that make a pool uniform
+)
+
+// View is what is known for a name. The zero View: nothing.
+type View struct {
+	Good    Set  // have answered positively in the zone
+	Bad     Set  // have denied or refused there what another answered, and answered nothing
+	Refuses Set  // have refused there
+	Name    Set  // the upstream that has answered this very name where others denied it
+	Poor    Set  // are wrong in more zones than they are right in
+	Known   bool // the zone is known
+}
+
+// Table is what a pool knows of zones. Make it with New.
+type Table struct {
+	all      Set
+	disputes atomic.Int64 // ever; 0: selection need not look
+	agreed   atomic.Int64 // agreed denials since the last dispute
+	poor     atomic.Uint64
+	sample   atomic.Uint32
+
+	mu    sync.Mutex
+	zones *lru.Cache[string, *zone]
+	names *lru.Cache[string, nameEntry]
+	right []int // zones in which an upstream is good, by index
+	wrong []int // zones in which it is bad
+}
+
+type zone struct {
+	good, bad, refuses Set
+	agreed             Set // took part in all of the agreed rounds
+	rounds             int
+	split              bool      // two have answered positively what the other denied
+	parents            [4]string // the domains right above the names last agreed on
+	touched            time.Time
+}
+
+type nameEntry struct {
+	good    Set
+	touched time.Time
+}
+
+// New returns an empty table for n upstreams, at most 64.
+func New(n int) *Table {
+	t := &Table{all: Set(1)<<uint(n) - 1, right: make([]int, n), wrong: make([]int, n)}
+	if n >= 64 {
+		t.all = ^Set(0)
+	}
+	t.names, _ = lru.New[string, nameEntry](Names) // errs only on a size below 1
+	t.zones, _ = lru.NewWithEvict(Zones, func(_ string, z *zone) { t.countLocked(z, -1) })
+	return t
+}
+
+// View returns what is known for a name, lower case and fully qualified.
+func (t *Table) View(now time.Time, name string) View {
+	if t.disputes.Load() == 0 {
+		return View{}
+	}
+	v := View{Poor: Set(t.poor.Load())}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e, ok := t.names.Get(name); ok && now.Sub(e.touched) < expires {
+		v.Name = e.good
+	}
+	if _, z := t.findLocked(now, name, dnsmsg.Registrable(name)); z != nil {
+		v.Good, v.Bad, v.Refuses, v.Known = z.good, z.bad, z.refuses, true
+	}
+	return v
+}
+
+// findLocked returns the deepest known zone above name, down from floor.
+func (t *Table) findLocked(now time.Time, name, floor string) (string, *zone) {
+	for n := name; ; n = dnsmsg.Parent(n) {
+		if z, ok := t.zones.Get(n); ok {
+			if now.Sub(z.touched) < expires {
+				return n, z
+			}
+			t.zones.Remove(n)
+		}
+		if len(n) <= len(floor) || n == "." {
+			return "", nil
+		}
+	}
+}
+
+// Positive records that upstream i answered name with data. Before the first
+// dispute there is nothing to learn from that.
+func (t *Table) Positive(now time.Time, name string, i int) {
+	if t.disputes.Load() == 0 {
+		return
+	}
+	floor := dnsmsg.Registrable(name)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, z := t.findLocked(now, name, floor)
+	if z == nil {
+		z = t.addLocked(now, floor)
+	}
+	t.changeLocked(z, func() {
+		z.good |= Of(i)
+		z.bad &^= Of(i)
+		z.refuses &^= Of(i)
+	})
+	z.touched = now
+}
+
+// Disputed records that upstream winner answered name, which the upstreams of
+// denied had denied and those of refused had refused to answer.
+func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused Set) {
+	losers := (denied | refused) &^ Of(winner)
+	if losers == 0 {
+		return
+	}
+	t.disputes.Add(1)
+	if denied != 0 {
+		t.agreed.Store(0)
+	}
+	floor := dnsmsg.Registrable(name)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if denied != 0 {
+		t.names.Add(name, nameEntry{good: Of(winner), touched: now})
+	}
+	key, z := t.findLocked(now, name, floor)
+	at := deeper(dnsmsg.Parent(name), floor)
+	if z == nil || (z.good&losers != 0 && len(at) > len(key)) {
+		// Those who are right above and wrong here make this a zone of its own.
+		z = t.addLocked(now, at)
+	}
+	t.changeLocked(z, func() {
+		z.good |= Of(winner)
+		z.bad &^= Of(winner)
+		z.refuses &^= Of(winner)
+		if z.good&losers&denied != 0 {
+			z.split = true
+		}
+		z.bad |= losers &^ z.good
+		z.refuses |= refused &^ z.good
+	})
+	z.agreed, z.rounds = 0, 0
+	z.touched = now
+}
+
+// deeper returns the parent of a disputed name where that is below the
+// registrable domain, else the registrable domain.
+func deeper(parent, floor string) string {
+	if len(parent) > len(floor) {
+		return parent
+	}
+	return floor
+}
+
+// Agreed records that all the upstreams of by denied name. soa is the owner of
+// the SOA that came with a denial, or "".
+func (t *Table) Agreed(now time.Time, name, soa string, by Set) {
+	t.agreed.Add(1)
+	floor := dnsmsg.Registrable(name)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, z := t.findLocked(now, name, floor)
+	if z == nil {
+		z = t.addLocked(now, zoneOf(name, soa, floor))
+	}
+	if z.rounds == 0 {
+		z.agreed = by
+	}
+	z.agreed &= by
+	z.parents[z.rounds%len(z.parents)] = dnsmsg.Parent(name)
+	z.rounds++
+	z.touched = now
+}
+
+func zoneOf(name, soa, floor string) string {
+	if len(soa) > len(floor) && dnsmsg.Within(name, soa) && dnsmsg.Within(soa, floor) {
+		return soa
+	}
+	return floor
+}
+
+// Doubt is how far a denial may be believed.
+type Doubt struct {
+	// Verify are the upstreams that might contradict and have not been heard on the zone.
+	Verify Set
+	// Credible says that the denial may be passed on if nobody contradicts, though not all could be asked.
+	Credible bool
+}
+
+// Denial is a reply that denies a name.
+type Denial struct {
+	Name   string // lower case, fully qualified
+	SOA    string // the owner of the SOA that came with it, or ""
+	By     int    // the upstream
+	NoData bool   // the type alone is denied
+}
+
+// Denied tells how far to believe a denial.
+func (t *Table) Denied(now time.Time, d Denial) Doubt {
+	others := t.all &^ Of(d.By)
+	if others == 0 {
+		return Doubt{Credible: true}
+	}
+	j := judgement{
+		Denial: d, others: others, poor: Set(t.poor.Load()), floor: dnsmsg.Registrable(d.Name),
+		uniform: t.disputes.Load() == 0 && t.agreed.Load() >= confidence,
+		sampled: t.sample.Add(1)%SampleEvery == 0,
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e, ok := t.names.Get(d.Name); ok && !e.good.Has(d.By) && now.Sub(e.touched) < expires {
+		return Doubt{Verify: others} // this very name has been answered by another
+	}
+	_, z := t.findLocked(now, d.Name, j.floor)
+	if z == nil {
+		return j.unknown()
+	}
+	return j.known(z)
+}
+
+// judgement is what a denial is judged by.
+type judgement struct {
+	Denial
+	others  Set
+	poor    Set
+	floor   string // the registrable domain
+	uniform bool   // the pool has always agreed
+	sampled bool   // this one is verified in any case
+}
+
+// unknown judges a denial in a zone of which nothing is known.
+func (j judgement) unknown() Doubt {
+	knowsZone := j.SOA != "" && len(j.SOA) >= len(j.floor)
+	if j.uniform && j.NoData && knowsZone && !j.sampled {
+		return Doubt{Credible: true}
+	}
+	return Doubt{Verify: j.others, Credible: !j.poor.Has(j.By)}
+}
+
+// known judges a denial in a known zone.
+func (j judgement) known(z *zone) Doubt {
+	d := Doubt{Verify: j.others &^ z.refuses, Credible: !z.bad.Has(j.By) && (z.good.Has(j.By) || z.good == 0)}
+	if !d.Credible || z.split || j.sampled {
+		return d
+	}
+	// It is the one that knows the zone, and the others are wrong in most zones, and have known nothing here.
+	authority := z.good.Has(j.By) && d.Verify&(^j.poor|z.good) == 0
+	agreed := z.rounds >= rounds ||
+		(j.uniform && z.rounds > 0) ||
+		(authority && z.rounds > 0 && slices.Contains(z.parents[:], dnsmsg.Parent(j.Name)))
+	switch {
+	case j.NoData && (j.uniform || authority):
+		d.Verify = 0
+	case agreed:
+		d.Verify &^= z.agreed
+	}
+	return d
+}
+
+func (t *Table) addLocked(now time.Time, key string) *zone {
+	z := &zone{touched: now}
+	t.zones.Add(key, z)
+	return z
+}
+
+// changeLocked changes a zone and keeps count of who is right and wrong in how many.
+func (t *Table) changeLocked(z *zone, change func()) {
+	good, bad := z.good, z.bad
+	change()
+	if z.good == good && z.bad == bad {
+		return
+	}
+	after := *z
+	z.good, z.bad = good, bad
+	t.countLocked(z, -1)
+	z.good, z.bad = after.good, after.bad
+	t.countLocked(z, 1)
+}
+
+func (t *Table) countLocked(z *zone, by int) {
+	var poor Set
+	for i := range t.right {
+		if z.good.Has(i) {
+			t.right[i] += by
+		}
+		if z.bad.Has(i) {
+			t.wrong[i] += by
+		}
+		if t.wrong[i] >= poorAt && t.wrong[i] > t.right[i] {
+			poor |= Of(i)
+		}
+	}
+	t.poor.Store(uint64(poor))
+}
+
+// Stats are the sizes of a table.
+type Stats struct {
+	Zones    int   // zones remembered
+	Names    int   // names remembered
+	Disputes int64 // disputes ever
+	Poor     Set   // upstreams that are wrong in more zones than they are right in
+}
+
+// Stats returns the sizes of the table.
+func (t *Table) Stats() Stats {
+	return Stats{Zones: t.zones.Len(), Names: t.names.Len(), Disputes: t.disputes.Load(), Poor: Set(t.poor.Load())}
+}
