@@ -1,0 +1,141 @@
+// Package dnsguard is a CoreDNS plugin that forwards queries to upstreams, and
+// keeps answering right and fast while some of them fail.
+//
+// The way of a query: ServeDNS (this file) matches the zone, bounds what is in
+// flight and answers what is not to be forwarded; plugin/forwarder walks it
+// through the pool; the reply goes back here to the client.
+//
+// config.go is what the Corefile can say, setup.go parses into it and hooks
+// the life cycle, health.go starts, stops and shows the pool.
+package dnsguard
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync/atomic"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+// pluginName is the directive's name.
+const pluginName = "dnsguard"
+
+// Guard is one dnsguard directive at work. Make it with New.
+type Guard struct {
+	// Next is the next plugin; it may be nil.
+	Next plugin.Handler
+
+	cfg     Config
+	env     Env
+	pool    *pool
+	passing func(code uint16) bool // EDNS options that upstreams may see; nil: none
+
+	running *running
+
+	inFlight atomic.Int64
+}
+
+// Name implements plugin.Handler.
+func (g *Guard) Name() string { return pluginName }
+
+// ServeDNS implements plugin.Handler. It writes the reply itself, failures
+// included, but for queries that are another plugin's.
+func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	state := request.Request{W: w, Req: r}
+	if len(r.Question) == 1 && !g.matches(state.Name()) {
+		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
+	}
+	if rcode, unsupported := dnsmsg.Unsupported(r); unsupported {
+		return g.write(w, dnsmsg.Failure(r, rcode, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotSupported, Text: "not forwarded"}))
+	}
+	if over := g.enter(); over {
+		g.env.Metrics.Rejected()
+		return g.write(w, dnsmsg.Failure(r, dns.RcodeRefused, dnsmsg.EDE{
+			Code: dns.ExtendedErrorCodeProhibited, Text: "too many queries in flight",
+		}))
+	}
+	defer g.leave()
+
+	req := forwarder.Request{Name: r.Question[0].Name}
+	options := ""
+	if g.passing != nil {
+		options = dnsmsg.PassedOptions(r, g.passing)
+	}
+	req.Key = dnsmsg.KeyOf(r, stream(w), state.Size(), options)
+	a := g.pool.forwarder.Forward(ctx, &req)
+	if g.passOn(a) {
+		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
+	}
+	return g.write(w, reply(a, r))
+}
+
+// enter counts a query in, and reports whether it is one too many.
+func (g *Guard) enter() (over bool) {
+	n := g.inFlight.Add(1)
+	if g.cfg.MaxConcurrent > 0 && n > int64(g.cfg.MaxConcurrent) {
+		g.inFlight.Add(-1)
+		return true
+	}
+	return false
+}
+
+func (g *Guard) leave() { g.inFlight.Add(-1) }
+
+// matches reports whether queries for name are this directive's.
+func (g *Guard) matches(name string) bool {
+	if !dnsmsg.Within(name, g.cfg.From) {
+		return false
+	}
+	if name == g.cfg.From {
+		return true
+	}
+	return !slices.ContainsFunc(g.cfg.Except, func(zone string) bool { return dnsmsg.Within(name, zone) })
+}
+
+// stream reports whether the client can take a reply of any size.
+func stream(w dns.ResponseWriter) bool {
+	_, datagram := w.RemoteAddr().(*net.UDPAddr)
+	return !datagram
+}
+
+// passOn reports whether the next forwarding plugin is to be asked instead.
+func (g *Guard) passOn(a forwarder.Answer) bool {
+	if a.Msg == nil || g.Next == nil || (g.Next.Name() != pluginName && g.Next.Name() != "forward") {
+		return false
+	}
+	return slices.Contains(g.cfg.Next, a.Msg.Rcode) ||
+		(g.cfg.NextOnNodata && a.Msg.Rcode == dns.RcodeSuccess && len(a.Msg.Answer) == 0)
+}
+
+// reply returns what the client is told.
+func reply(a forwarder.Answer, r *dns.Msg) *dns.Msg {
+	if a.Msg != nil {
+		m := a.Msg
+		dnsmsg.Finish(m, r)
+		if a.EDE.Text != "" {
+			dnsmsg.AddEDE(m, r, a.EDE)
+		}
+		return m
+	}
+	rcode := dns.RcodeServerFailure
+	if a.Kind == outcome.FormErr {
+		rcode = dns.RcodeFormatError
+	}
+	return dnsmsg.Failure(r, rcode, a.EDE)
+}
+
+// write sends the reply. It has been written then, so what goes back to the
+// server says that there is nothing left to do. A client that is gone is no
+// error of ours.
+func (g *Guard) write(w dns.ResponseWriter, m *dns.Msg) (int, error) {
+	_ = w.WriteMsg(m)
+	return dns.RcodeSuccess, nil
+}

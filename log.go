@@ -1,0 +1,94 @@
+package dnsguard
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/upstream"
+)
+
+// stateLog writes one line for a change of an upstream's state, and few of
+// them when it changes often.
+type stateLog struct {
+	logf func(level Level, format string, args ...any)
+
+	mu   sync.Mutex
+	last map[string]*logged
+}
+
+type logged struct {
+	at     time.Time
+	muted  int  // changes that were not told
+	trying bool // the last line said that the upstream was in trouble
+}
+
+// How often an upstream may have a line: changes between healthy and suspect
+// are told seldom, ejections and their end at once.
+const (
+	logSeldom = 30 * time.Second
+	logOften  = time.Second
+)
+
+func newStateLog(logf func(level Level, format string, args ...any)) *stateLog {
+	return &stateLog{logf: logf, last: make(map[string]*logged)}
+}
+
+func (l *stateLog) state(now time.Time, c upstream.Change) {
+	line, muted, ok := l.admit(now, c)
+	if !ok {
+		return
+	}
+	level := LevelWarning
+	if c.Now == upstream.Healthy {
+		level = LevelInfo
+	}
+	if muted > 0 {
+		line += fmt.Sprintf(" (%d changes not logged)", muted)
+	}
+	l.logf(level, "%s", line)
+}
+
+// admit tells whether a change is worth a line now, and which.
+func (l *stateLog) admit(now time.Time, c upstream.Change) (line string, muted int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.last[c.To]
+	if e == nil {
+		e = &logged{}
+		l.last[c.To] = e
+	}
+	every := logSeldom
+	switch {
+	case c.Now == upstream.HalfOpen, c.Now == upstream.Healthy && !e.trying:
+		return "", 0, false
+	case c.Now == upstream.Ejected, c.Now == upstream.Healthy:
+		every = logOften
+	}
+	if !e.at.IsZero() && now.Sub(e.at) < every {
+		e.muted++
+		return "", 0, false
+	}
+	muted = e.muted
+	e.at, e.muted, e.trying = now, 0, c.Now != upstream.Healthy
+	return describe(c), muted, true
+}
+
+func describe(c upstream.Change) string {
+	const unit = time.Millisecond
+	switch c.Now {
+	case upstream.Healthy:
+		return fmt.Sprintf("upstream %s is healthy again after %s", c.To, c.Lasted.Round(unit))
+	case upstream.Ejected:
+		return fmt.Sprintf("upstream %s is ejected for %s: %s; last reply %s", c.To, c.For.Round(unit), c.Reason, ago(c.Silence))
+	default:
+		return fmt.Sprintf("upstream %s is %s: %s; last reply %s", c.To, c.Now, c.Reason, ago(c.Silence))
+	}
+}
+
+func ago(d time.Duration) string {
+	if d == 0 {
+		return "never"
+	}
+	return d.Round(time.Millisecond).String() + " ago"
+}
