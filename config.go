@@ -88,7 +88,7 @@ type Config struct {
 	Failover []int
 
 	// Hedge is the share of queries that may be sent twice because the first attempt is late.
-	// Default (when not set): 0.1; 0 (off) to 1.
+	// Default (when not set): 0.05; 0 (off) to 1.
 	//
 	//	hedge off
 	//	hedge SHARE    (0.05)

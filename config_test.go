@@ -27,7 +27,7 @@ func TestDefaults(t *testing.T) {
 		TLS:            &tls.Config{MinVersion: tls.VersionTLS12},
 		Policy:         "adaptive",
 		MaxConcurrent:  16384,
-		Hedge:          0.1,
+		Hedge:          0.05,
 		Eject:          EjectConfig{Failures: 5, Share: 0.5, Base: time.Second, Max: 30 * time.Second},
 	}
 	if !reflect.DeepEqual(got, want) {

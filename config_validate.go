@@ -44,7 +44,7 @@ func (c *Config) setDefaults() {
 		c.MaxConcurrent = 16384
 	}
 	if !c.HedgeSet {
-		c.Hedge = 0.1
+		c.Hedge = 0.05
 	}
 	c.setEjectDefaults()
 }

@@ -3,7 +3,6 @@ package dnsguard
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -105,22 +104,27 @@ func (e *Env) fill(cfg Config) {
 }
 
 func (e *Env) draw(n int) int {
-	return int(e.Rand64() % uint64(n)) //nolint:gosec // n is small and positive
+	return int(e.Rand64() % uint64(n))
 }
 
-func newPool(cfg Config, env Env, endpoints []Endpoint) (*pool, error) {
-	p := &pool{log: newStateLog(env.Logf)}
+func newPool(cfg Config, env Env, endpoints []Endpoint) (p *pool, err error) {
+	p = &pool{log: newStateLog(env.Logf)}
+	defer func() {
+		if err != nil {
+			p.closeUpstreams()
+		}
+	}()
 	now := time.Now()
 	for _, e := range endpoints {
 		u, err := p.newUpstream(cfg, env, e, now)
 		if err != nil {
-			return nil, errors.Join(err, p.closeUpstreams())
+			return p, err
 		}
 		p.upstreams = append(p.upstreams, u)
 	}
 	policy, err := selector.New(cfg.Policy)
 	if err != nil {
-		return nil, errors.Join(err, p.closeUpstreams())
+		return p, err
 	}
 	p.forwarder = forwarder.New(forwarder.Config{
 		Upstreams: p.upstreams, Policy: policy, ForceTCP: cfg.ForceTCP, PreferUDP: cfg.PreferUDP,
@@ -128,15 +132,13 @@ func newPool(cfg Config, env Env, endpoints []Endpoint) (*pool, error) {
 		Eject: cfg.ejects(), Failfast: cfg.FailfastAllUnhealthy, Failover: cfg.Failover,
 		Private: privateZones(cfg.PrivateZones, p.upstreams), Draw: env.draw, Observer: env.Metrics,
 	})
-	if cfg.MaxFails > 0 {
-		p.prober, err = probe.New(probe.Config{
-			Upstreams: p.upstreams, Interval: cfg.HealthInterval, Domain: cfg.HealthDomain, NoRec: cfg.HealthNoRec, TCP: cfg.ForceTCP,
-		})
-		if err != nil {
-			return nil, errors.Join(err, p.closeUpstreams())
-		}
+	if cfg.MaxFails == 0 {
+		return p, nil // as in forward: no health checks
 	}
-	return p, nil
+	p.prober, err = probe.New(probe.Config{
+		Upstreams: p.upstreams, Interval: cfg.HealthInterval, Domain: cfg.HealthDomain, NoRec: cfg.HealthNoRec, TCP: cfg.ForceTCP,
+	})
+	return p, err
 }
 
 // ejects reports whether upstreams are ever taken out.
@@ -167,7 +169,7 @@ func (p *pool) newUpstream(cfg Config, env Env, e Endpoint, now time.Time) (*ups
 	}
 	ex, err := exchange.New(exchange.Config{
 		Addr: e.Addr, Transport: e.Transport, Dial: env.Dial, TLS: tlsConfig, SourceAddress: cfg.SourceAddress,
-		Expire: cfg.Expire, MaxAge: cfg.MaxAge, MaxIdle: cfg.MaxIdleConns, ReadTimeout: cfg.ReadTimeout,
+		Expire: max(cfg.Expire, time.Millisecond), MaxAge: cfg.MaxAge, MaxIdle: cfg.MaxIdleConns, ReadTimeout: cfg.ReadTimeout,
 		DoHMethod: cfg.DoHMethod, Rand64: env.Rand64, Events: counts,
 	})
 	if err != nil {
@@ -179,6 +181,7 @@ func (p *pool) newUpstream(cfg Config, env Env, e Endpoint, now time.Time) (*ups
 		Eject: upstream.Eject{
 			Off: !cfg.ejects(), Failures: cfg.Eject.Failures, Share: cfg.Eject.Share, Base: cfg.Eject.Base, Max: cfg.Eject.Max,
 		},
+		TCPOnly:  cfg.ForceTCP,
 		Observer: observer{counts, p.log},
 		Wake:     p.wake,
 	}, now), nil
@@ -198,11 +201,10 @@ func (p *pool) wake() {
 	}
 }
 
-func (p *pool) closeUpstreams() error {
+func (p *pool) closeUpstreams() {
 	for _, u := range p.upstreams {
 		u.Close()
 	}
-	return nil
 }
 
 // privateZones finds the upstreams that serve each private zone: those named,
@@ -264,13 +266,19 @@ func (g *Guard) Stop() {
 	for end := time.Now().Add(g.cfg.Timeout + drainEvery); g.inFlight.Load() > 0 && time.Now().Before(end); {
 		<-tick.C
 	}
-	if g.running != nil {
-		g.running.cancel()
-		g.running.wg.Wait()
-		g.running.untrack()
-	}
+	g.rest()
 	g.pool.forwarder.Close()
-	_ = g.pool.closeUpstreams()
+	g.pool.closeUpstreams()
+}
+
+// rest ends the looking after the pool. Queries are still served.
+func (g *Guard) rest() {
+	if r := g.running; r != nil {
+		g.running = nil
+		r.cancel()
+		r.wg.Wait()
+		r.untrack()
+	}
 }
 
 // Snapshot returns what is known of each upstream, in the order of the pool.

@@ -62,8 +62,10 @@ func (l *stateLog) admit(now time.Time, c upstream.Change) (line string, muted i
 	switch {
 	case c.Now == upstream.HalfOpen, c.Now == upstream.Healthy && !e.trying:
 		return "", 0, false
-	case c.Now == upstream.Ejected, c.Now == upstream.Healthy:
+	case c.Now == upstream.Ejected:
 		every = logOften
+	case c.Now == upstream.Healthy:
+		every = 0 // the last line must not stay that of a trouble which is over
 	}
 	if !e.at.IsZero() && now.Sub(e.at) < every {
 		e.muted++

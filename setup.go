@@ -27,7 +27,7 @@ func setup(c *caddy.Controller) error {
 			for _, g := range guards[:i] {
 				g.Stop()
 			}
-			return plugin.Error(pluginName, err)
+			return plugin.Error(pluginName, cfg.at.wrap(err))
 		}
 	}
 	for i, g := range guards {
@@ -38,9 +38,29 @@ func setup(c *caddy.Controller) error {
 			return g
 		})
 		c.OnStartup(func() error { g.Start(); return nil })
-		c.OnShutdown(func() error { g.Stop(); return nil })
 	}
+	endWith(c, guards)
 	return nil
+}
+
+// endWith ends the guards with the server. At a reload the old server has
+// stopped by then, and what is in flight is waited for. When the process ends
+// the server still answers, for as long as the health plugin's lameduck lasts:
+// then everything that a query needs must stay.
+func endWith(c *caddy.Controller, guards []*Guard) {
+	reload := false
+	c.OnRestart(func() error { reload = true; return nil })
+	c.OnRestartFailed(func() error { reload = false; return nil })
+	c.OnShutdown(func() error {
+		for _, g := range guards {
+			if reload {
+				g.Stop()
+			} else {
+				g.rest()
+			}
+		}
+		return nil
+	})
 }
 
 func logf(level Level, format string, args ...any) {

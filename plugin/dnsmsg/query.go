@@ -100,6 +100,9 @@ func Pack(buf []byte, k Key, name string) ([]byte, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("name %q: %w", name, err)
 	}
+	if off-headerLen > 255 {
+		return nil, 0, fmt.Errorf("name of %d octets: must be at most 255", off-headerLen) // RFC 1035, section 3.1
+	}
 	if off+4+optLen+len(k.Options) > len(buf) {
 		return nil, 0, errors.New("query too long")
 	}

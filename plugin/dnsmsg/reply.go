@@ -1,6 +1,8 @@
 package dnsmsg
 
 import (
+	"strings"
+
 	"github.com/miekg/dns"
 )
 
@@ -33,6 +35,9 @@ func Finish(m, r *dns.Msg) {
 		if e, ok := o.(*dns.EDNS0_EDE); ok {
 			AddEDE(m, r, EDE{Code: e.InfoCode, Text: e.ExtraText})
 		}
+	}
+	if m.Rcode > 0xf {
+		ourOPT(m, r) // which carries its upper bits
 	}
 }
 
@@ -69,24 +74,30 @@ func Failure(r *dns.Msg, rcode int, e EDE) *dns.Msg {
 
 // AddEDE adds e to m, a reply to r, where r has EDNS.
 func AddEDE(m, r *dns.Msg, e EDE) {
-	ropt := r.IsEdns0()
-	if ropt == nil {
+	if r.IsEdns0() == nil {
 		return
-	}
-	opt := m.IsEdns0()
-	if opt == nil {
-		opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
-		opt.SetUDPSize(UDPSize)
-		if ropt.Do() {
-			opt.SetDo()
-		}
-		m.Extra = append(m.Extra, opt)
 	}
 	const most = 200 // octets of text: the reply must fit a datagram
 	if len(e.Text) > most {
-		e.Text = e.Text[:most]
+		e.Text = strings.ToValidUTF8(e.Text[:most], "")
 	}
+	opt := ourOPT(m, r)
 	opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: e.Code, ExtraText: e.Text})
+}
+
+// ourOPT returns the OPT record of m, a reply to r, which has one; it is added
+// where there is none.
+func ourOPT(m, r *dns.Msg) *dns.OPT {
+	if opt := m.IsEdns0(); opt != nil {
+		return opt
+	}
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+	opt.SetUDPSize(UDPSize)
+	if r.IsEdns0().Do() {
+		opt.SetDo()
+	}
+	m.Extra = append(m.Extra, opt)
+	return opt
 }
 
 // SOA returns the owner name of the SOA record in the authority section of a

@@ -45,5 +45,16 @@ func Within(name, zone string) bool {
 	if !strings.HasSuffix(name, zone) {
 		return false
 	}
-	return len(name) == len(zone) || name[len(name)-len(zone)-1] == '.'
+	cut := len(name) - len(zone)
+	return cut == 0 || (name[cut-1] == '.' && !escaped(name, cut-1))
+}
+
+// escaped reports whether the octet at i of a name in presentation format is
+// preceded by an odd number of backslashes (RFC 1035, section 5.1).
+func escaped(name string, i int) bool {
+	odd := false
+	for i--; i >= 0 && name[i] == '\\'; i-- {
+		odd = !odd
+	}
+	return odd
 }

@@ -197,7 +197,7 @@ func benchWindow(b *testing.B, opt Options, outstanding int) {
 }
 
 func BenchmarkUDP(b *testing.B) {
-	for _, n := range []int{1, 8, 64, 256} {
+	for _, n := range []int{1, 8, 64, 128} {
 		b.Run(fmt.Sprintf("outstanding=%d", n), func(b *testing.B) { benchWindow(b, Options{}, n) })
 	}
 }

@@ -62,6 +62,7 @@ func newDoH(cfg *Config) *dohExchanger {
 			ForceAttemptHTTP2:   true,
 			DisableCompression:  true,
 			MaxIdleConnsPerHost: idle,
+			MaxConnsPerHost:     maxConns,
 			IdleConnTimeout:     cfg.Expire,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/coredns/plugin/pkg/proxy"
@@ -25,8 +26,17 @@ const (
 // doqExchanger sends queries by QUIC, each in a stream of its own. CoreDNS's
 // proxy keeps the connection.
 type doqExchanger struct {
-	calls *calls
-	proxy *proxy.Proxy
+	calls   *calls
+	proxy   *proxy.Proxy
+	timeout time.Duration // of one exchange in all
+	seen    atomic.Pointer[doqConn]
+}
+
+// doqConn is what is known of the proxy's connection: its own end, by which it
+// is told from others, and when its first exchange ended.
+type doqConn struct {
+	local string
+	since time.Time
 }
 
 func newDoQ(cfg *Config) *doqExchanger {
@@ -43,7 +53,7 @@ func newDoQ(cfg *Config) *doqExchanger {
 		p.SetLocalAddress(cfg.SourceAddress.AsSlice())
 	}
 	p.Start(time.Second)
-	d := &doqExchanger{proxy: p}
+	d := &doqExchanger{proxy: p, timeout: timeout + 2*cfg.ConnectTimeout}
 	d.calls = newCalls(cfg, QUIC, d.do)
 	return d
 }
@@ -66,6 +76,8 @@ func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
 	if err != nil {
 		return Reply{Kind: outcome.Local, Err: err}
 	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
 	start := time.Now()
 	var (
 		ret   *dns.Msg
@@ -87,9 +99,28 @@ func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
 	default:
 		r.Msg, r.Kind = ret, outcome.Classify(ret, false)
 		r.Size = ret.Len()
-		r.RTT = time.Since(start)
+		r.RTT = d.roundTrip(start, local)
 	}
 	return r
+}
+
+// roundTrip returns the time since start. The proxy does not say whether it had
+// to connect first; what began before the first exchange of a connection ended
+// may have waited for the handshake, which takes one round trip more.
+func (d *doqExchanger) roundTrip(start time.Time, local net.Addr) time.Duration {
+	now := time.Now()
+	rtt := now.Sub(start)
+	conn := d.seen.Load()
+	if name := local.String(); conn == nil || conn.local != name {
+		conn = &doqConn{local: name, since: now}
+		d.seen.Store(conn)
+	}
+	reused := start.After(conn.since)
+	d.calls.cfg.Events.Conn(QUIC, reused)
+	if !reused {
+		rtt /= 2
+	}
+	return rtt
 }
 
 // connect is proxy.Connect, safe from a panic over hostile bytes.

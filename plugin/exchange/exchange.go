@@ -60,6 +60,8 @@ type Options struct {
 	TCP    bool // by TCP, where the transport is plain DNS
 	Fresh  bool // from a socket, and so a port, that no other query has used
 	NoEDNS bool // without the OPT record
+	// NoRedial leaves it to the caller what to do when the peer closes a connection that had been in use.
+	NoRedial bool
 }
 
 // Reply is the end of an exchange.
@@ -70,14 +72,16 @@ type Reply struct {
 	Proto Proto         // what carried it
 	Local net.Addr      // our end of the socket; nil where there was none
 	RTT   time.Duration // from sending (after any handshake) to the reply; 0 where there was no reply
+	Stale bool          // with ConnReset: the connection had been in use, and was closed as idle ones are; nobody is to blame
 	Err   error         // the detail behind Kind, with address and transport; for people
 }
 
 // Sink is told the end of an exchange.
 type Sink interface {
 	// Done is called once, possibly before Start has returned, from any
-	// goroutine, with no lock of the exchanger held. It must not block. It is not called after Cancel
-	// has returned true.
+	// goroutine, with no lock of the exchanger held. It must not block, and must not call Close:
+	// mostly it is a reader that calls, and other replies wait behind it. It is not called after
+	// Cancel has returned true.
 	Done(Reply)
 }
 

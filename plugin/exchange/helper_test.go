@@ -185,7 +185,10 @@ func (n *memNet) dial(ctx context.Context, network string, _ netip.AddrPort) (ne
 	near := &memConn{in: make(chan []byte, 4096), errs: make(chan error, 1), gone: make(chan struct{})}
 	far := &memConn{in: make(chan []byte, 4096), errs: make(chan error, 1), gone: make(chan struct{})}
 	near.peer, far.peer = far, near
-	n.far <- far
+	select {
+	case n.far <- far:
+	default: // more than any test looks at
+	}
 	return near, nil
 }
 

@@ -76,7 +76,9 @@ type streamFlight struct {
 	state  flightState
 	redone uint8 // times that it moved to another connection
 	noEDNS bool
+	once   bool // is not to be sent again over another connection
 	onOpen bool // its connection was open already when it took the exchange
+	stale  bool // its connection was closed, as idle ones are
 	sentIt bool // it has been written, or is about to be
 }
 
@@ -87,12 +89,62 @@ func newStreamPool(cfg *Config, proto Proto, dial func(context.Context) (net.Con
 }
 
 // dialTCP returns a dial function that keeps the time allowed for connecting.
+// The kernel sends a lost SYN again after a second, which is longer than that:
+// so further connections are tried meanwhile, and the first to be there is taken.
 func dialTCP(cfg *Config) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 		defer cancel()
-		return cfg.Dial(ctx, "tcp", cfg.Addr)
+		return dialAgain(ctx, cfg.ConnectTimeout/dialTries, func(ctx context.Context) (net.Conn, error) {
+			return cfg.Dial(ctx, "tcp", cfg.Addr)
+		})
 	}
+}
+
+// dialTries is how many connections are tried at the most.
+const dialTries = 3
+
+// dialAgain dials, and once more each time there has been no connection for
+// patience. It returns the first connection, or the first error, and closes
+// what comes too late.
+func dialAgain(ctx context.Context, patience time.Duration, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+	type dialled struct {
+		conn net.Conn
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	results := make(chan dialled, dialTries)
+	var wg sync.WaitGroup
+	try := func() {
+		wg.Go(func() {
+			conn, err := dial(ctx)
+			results <- dialled{conn, err}
+		})
+	}
+	try()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	first, done := dialled{}, false
+	for tries := 1; !done; {
+		select {
+		case first = <-results:
+			done = true
+		case <-timer.C:
+			if tries++; tries <= dialTries {
+				try()
+				timer.Reset(patience)
+			}
+		}
+	}
+	cancel()
+	wg.Wait() // the others end at once, their context being cancelled
+	close(results)
+	for late := range results {
+		if late.conn != nil {
+			_ = late.conn.Close()
+		}
+	}
+	return first.conn, first.err
 }
 
 func (p *streamPool) now() time.Duration { return time.Since(p.base) }
@@ -121,13 +173,13 @@ func (p *streamPool) tellLocked(f *streamFlight, kind outcome.Kind, local net.Ad
 	if f.state != waiting {
 		return
 	}
-	p.after.told = append(p.after.told, told{f.sink, Reply{Kind: kind, Proto: p.proto, Local: local, Err: err}})
+	p.after.told = append(p.after.told, told{f.sink, Reply{Kind: kind, Proto: p.proto, Local: local, Err: err, Stale: f.stale}})
 	f.state, f.q, f.sink = answered, nil, nil
 }
 
 // Start gives q to a connection, or has it wait for one.
 func (p *streamPool) Start(q *Query, opt Options, sink Sink) Handle {
-	f := &streamFlight{pool: p, q: q, sink: sink, noEDNS: opt.NoEDNS}
+	f := &streamFlight{pool: p, q: q, sink: sink, noEDNS: opt.NoEDNS, once: opt.NoRedial}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 // The bounds of a pool of UDP sockets.
 const (
 	maxSockets  = 64   // open at once, draining ones included
+	maxFresh    = 8    // open at once, above which a query that wants a fresh socket takes one that is there
 	wantSockets = 4    // to which the pool grows with its load, as long as none is full
 	growAt      = 64   // outstanding exchanges of one socket that call for another
 	maxOut      = 512  // outstanding exchanges of one socket
@@ -23,6 +24,8 @@ const (
 
 	minLifetime = 5 * time.Second // a socket's lifetime is between this and twice this
 	linger      = 5 * time.Second // how long a retired socket waits for late replies
+
+	retryOpen = 20 * time.Millisecond // how long the pool makes do with what it has after a failed dial
 )
 
 var errNoSocket = errors.New("all sockets are in use")
@@ -38,9 +41,11 @@ type udpPool struct {
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex
-	all      []*udpSocket // oldest first
-	opening  int          // dials under way
-	changing bool         // somebody is replacing or adding an active socket
+	all      []*udpSocket  // oldest first
+	opening  int           // dials under way
+	changing bool          // somebody is replacing or adding an active socket
+	failed   time.Duration // when a dial failed last
+	failure  error         // why; nil: the last dial succeeded
 	closed   bool
 }
 
@@ -57,6 +62,9 @@ func (p *udpPool) now() time.Duration { return time.Since(p.base) }
 func (p *udpPool) Start(q *Query, opt Options, sink Sink) Handle {
 	bits := p.cfg.Rand64()
 	now := p.now()
+	if opt.Fresh && p.manyOpen() {
+		opt.Fresh = false
+	}
 	s, f, err := p.assign(q, opt, sink, bits, now)
 	if err != nil {
 		kind := outcome.FromError(err)
@@ -72,6 +80,13 @@ func (p *udpPool) Start(q *Query, opt Options, sink Sink) Handle {
 	return f
 }
 
+// manyOpen reports whether there are too many sockets for fresh ones.
+func (p *udpPool) manyOpen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.all)+p.opening >= maxFresh
+}
+
 // assign finds the socket for a query, and books the query on it.
 func (p *udpPool) assign(q *Query, opt Options, sink Sink, bits uint64, now time.Duration) (*udpSocket, *udpFlight, error) {
 	var worn *udpSocket
@@ -80,11 +95,14 @@ func (p *udpPool) assign(q *Query, opt Options, sink Sink, bits uint64, now time
 		f, state := s.begin(q, sink, bits, now, false)
 		switch {
 		case state == socketBusy && len(active) < wantSockets:
-			p.grow()
+			p.grow(now)
 			return s, f, nil
 		case f != nil:
 			return s, f, nil
-		case state == socketWorn:
+		case state == socketSpare && len(active) > 1:
+			s.retire(now) // the pool shrinks with its load, too
+			return p.assign(q, opt, sink, bits, now)
+		case state == socketWorn || state == socketSpare:
 			worn = s
 		}
 	}
@@ -94,7 +112,7 @@ func (p *udpPool) assign(q *Query, opt Options, sink Sink, bits uint64, now time
 // assignSlow opens a socket, or makes do with one that should rather rest.
 func (p *udpPool) assignSlow(q *Query, opt Options, sink Sink, bits uint64, now time.Duration, worn *udpSocket) (*udpSocket, *udpFlight, error) {
 	var err error
-	if opt.Fresh || p.mayChange() {
+	if opt.Fresh || p.mayChange(now) {
 		var s *udpSocket
 		s, err = p.open(worn, opt.Fresh)
 		if !opt.Fresh {
@@ -132,18 +150,19 @@ func (p *udpPool) assignSlow(q *Query, opt Options, sink Sink, bits uint64, now 
 }
 
 // grow adds an active socket, unless somebody is at it already.
-func (p *udpPool) grow() {
-	if p.mayChange() {
+func (p *udpPool) grow(now time.Duration) {
+	if p.mayChange(now) {
 		_, _ = p.open(nil, false) // the pool goes on with what it has
 		p.changed()
 	}
 }
 
-// mayChange claims the one place from which the active sockets are changed.
-func (p *udpPool) mayChange() bool {
+// mayChange claims the one place from which the active sockets are changed. It
+// is not to be had shortly after a failed dial, lest every query try again.
+func (p *udpPool) mayChange(now time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.changing {
+	if p.changing || p.failure != nil && now-p.failed < retryOpen && len(p.all) > 0 {
 		return false
 	}
 	p.changing = true
@@ -181,6 +200,7 @@ func (p *udpPool) open(worn *udpSocket, once bool) (*udpSocket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.opening--
+	p.failure = err
 	if p.closed {
 		if err == nil {
 			conn.Close()
@@ -188,6 +208,7 @@ func (p *udpPool) open(worn *udpSocket, once bool) (*udpSocket, error) {
 		return nil, errClosed
 	}
 	if err != nil {
+		p.failed = p.now()
 		return nil, err
 	}
 	s := newUDPSocket(p, conn)

@@ -73,7 +73,7 @@ func (t *flightTable) add(bits uint64, rand64 func() uint64) *udpFlight {
 		id = uint16(rand64())
 	}
 	if len(t.slab) == 0 {
-		t.slab = make([]udpFlight, slabLen)
+		t.slab = make([]udpFlight, min(slabLen, max(4, t.n))) // many sockets carry one query in all
 	}
 	f := &t.slab[0]
 	t.slab = t.slab[1:]

@@ -2,6 +2,8 @@ package exchange
 
 import (
 	"errors"
+	"net"
+	"os"
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
@@ -18,12 +20,23 @@ func (s *udpSocket) read() {
 	events := s.pool.cfg.Events
 	events.Sockets(UDP, 1)
 	defer events.Sockets(UDP, -1)
+	ok, err := s.readBatches()
+	if !ok {
+		err = s.readOneByOne()
+	}
+	s.failed(err)
+	s.conn.Close()
+}
+
+func (s *udpSocket) readOneByOne() error {
 	buf := make([]byte, readSize+1)
 	for {
 		n, err := s.conn.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return net.ErrClosed // shut
+		}
 		if err != nil {
-			s.failed(err)
-			return
+			return err
 		}
 		s.receive(buf[:n], s.pool.now())
 	}

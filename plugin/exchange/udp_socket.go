@@ -34,11 +34,12 @@ type udpSocket struct {
 type socketState uint8
 
 const (
-	socketFine socketState = iota
-	socketBusy             // could do with help
-	socketWorn             // due to be replaced
-	socketFull             // has too many outstanding exchanges
-	socketGone             // takes none any more
+	socketFine  socketState = iota
+	socketBusy              // could do with help
+	socketWorn              // due to be replaced
+	socketSpare             // due to be replaced, but has so little to do that another may take it on
+	socketFull              // has too many outstanding exchanges
+	socketGone              // takes none any more
 )
 
 // newUDPSocket is called with the pool locked.
@@ -71,6 +72,9 @@ func (s *udpSocket) begin(q *Query, sink Sink, bits uint64, now time.Duration, m
 		case s.retired:
 			return nil, socketGone
 		case s.flights.n >= maxQueries || now-s.born >= s.lifetime:
+			if s.out < growAt/2 {
+				return nil, socketSpare
+			}
 			return nil, socketWorn
 		case s.out >= maxOut:
 			return nil, socketFull
@@ -206,10 +210,17 @@ func (s *udpSocket) closeIfLingering() bool {
 	return true
 }
 
-// shut ends a socket that has been marked closed: the reader ends with it.
+// past is a deadline that has gone by.
+var past = time.Unix(1, 0)
+
+// shut ends a socket that has been marked closed. A real one is closed by its
+// reader, which a deadline wakes: Close would wait for the reader, and we may be
+// called by it.
 func (s *udpSocket) shut() {
 	s.timer.Stop()
-	s.conn.Close()
+	if c, ok := s.conn.(*net.UDPConn); !ok || c.SetReadDeadline(past) != nil {
+		s.conn.Close()
+	}
 	s.pool.forget(s)
 }
 

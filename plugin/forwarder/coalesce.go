@@ -46,7 +46,9 @@ func (f *flights) join(key dnsmsg.Key) (fl *flight, leads bool) {
 // land ends a flight and returns the leader's own answer.
 func (f *flights) land(fl *flight, a Answer) Answer {
 	f.mu.Lock()
-	delete(f.m, fl.key)
+	if f.m[fl.key] == fl {
+		delete(f.m, fl.key)
+	}
 	shared := fl.followers > 0
 	f.mu.Unlock()
 	if !shared {
@@ -57,11 +59,15 @@ func (f *flights) land(fl *flight, a Answer) Answer {
 	return a.private()
 }
 
-// followed reports whether others wait for the flight.
-func (fl *flight) followed() bool {
+// leave ends the flight if nobody waits for it, and reports whether it did so.
+func (fl *flight) leave() (alone bool) {
 	fl.all.mu.Lock()
 	defer fl.all.mu.Unlock()
-	return fl.followers > 0
+	if fl.followers > 0 {
+		return false
+	}
+	delete(fl.all.m, fl.key)
+	return true
 }
 
 // wait waits for the leader's answer.

@@ -43,6 +43,9 @@ func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
 		return
 	}
 	f, name := w.f, w.req.Key.Name
+	if k == outcome.OK && by != nil {
+		w.noteLate(by)
+	}
 	var after func(*upstream.Attempt, exchange.Reply)
 	if by != nil && len(f.cfg.Upstreams) > 1 && (k == outcome.OK || k.Denied()) {
 		after = func(a *upstream.Attempt, r exchange.Reply) { f.afterthought(name, by, k, a, r) }
@@ -53,6 +56,20 @@ func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
 			continue
 		}
 		a.Abandon(func(r exchange.Reply) { after(a, r) })
+	}
+}
+
+// noteLate records which upstreams were late where another has answered: an
+// upstream may be silent about some zones alone.
+func (w *walk) noteLate(by *upstream.Attempt) {
+	if len(w.f.cfg.Upstreams) == 1 {
+		return
+	}
+	now := time.Now()
+	for _, a := range w.tries {
+		if a.Index != by.Index && w.open(a.Index) && now.Sub(a.SentAt) >= a.Upstream.LateAfter() && !a.Options.TCP {
+			w.f.table.Failed(now, w.req.Key.Name, a.Index)
+		}
 	}
 }
 
@@ -69,8 +86,8 @@ func (f *Forwarder) afterthought(name string, by *upstream.Attempt, k outcome.Ki
 		f.cfg.Observer.Disputed()
 	case k == outcome.OK && r.Kind == outcome.Refused:
 		f.table.Disputed(now, name, by.Index, 0, zones.Of(a.Index))
-	case k == outcome.OK && r.Kind.Answered() && r.Kind != outcome.Truncated:
-		a.Upstream.Contradicted(now, r.Kind)
+	case k == outcome.OK && r.Kind != outcome.Truncated:
+		f.contradicted(now, name, a, r.Kind)
 	case k.Denied() && r.Kind == outcome.OK:
 		f.table.Disputed(now, name, a.Index, zones.Of(by.Index), 0)
 		f.cfg.Observer.Disputed()
@@ -90,7 +107,7 @@ func (w *walk) passDenial(now time.Time) bool {
 		})
 	}
 	w.learnOK(now, h.by)
-	if missing == 0 && h.verify != 0 {
+	if missing&w.tried == 0 && w.denied&(w.denied-1) != 0 { // two at least, and none that was asked is missing
 		w.f.table.Agreed(now, w.req.Key.Name, dnsmsg.SOA(h.reply.Msg), w.denied)
 	}
 	if w.refused != 0 && h.credible {

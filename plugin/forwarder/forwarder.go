@@ -16,7 +16,6 @@ package forwarder
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -113,9 +112,6 @@ type Answer struct {
 	Shared bool
 }
 
-// ErrClosed is the cause of the end of queries that were under way at Close.
-var ErrClosed = errors.New("forwarder: closed")
-
 // Forwarder answers queries from a pool. Make it with New.
 type Forwarder struct {
 	cfg     Config
@@ -128,8 +124,8 @@ type Forwarder struct {
 	recall  *failures
 	walks   sync.Pool
 
-	ctx  context.Context //nolint:containedctx // the forwarder's life
-	stop context.CancelCauseFunc
+	closed chan struct{}
+	close  sync.Once
 }
 
 // Extra work: trials of upstreams, as a share of queries.
@@ -155,7 +151,7 @@ func New(cfg Config) *Forwarder {
 	}
 	f.flights.init()
 	f.walks.New = func() any { return newWalk(f) }
-	f.ctx, f.stop = context.WithCancelCause(context.Background())
+	f.closed = make(chan struct{})
 	return f
 }
 
@@ -179,9 +175,6 @@ func (f *Forwarder) walk(ctx context.Context, r *Request, flight *flight) Answer
 	w := f.walks.Get().(*walk) //nolint:forcetypeassert // the pool holds nothing else
 	now := time.Now()
 	over := w.begin(now, r)
-	if d, ok := ctx.Deadline(); ok && d.Before(w.deadline) {
-		w.deadline = d
-	}
 	if !over {
 		w.run(ctx, now, flight)
 	}
@@ -192,7 +185,7 @@ func (f *Forwarder) walk(ctx context.Context, r *Request, flight *flight) Answer
 }
 
 // Close ends the queries under way. The upstreams are the caller's to close.
-func (f *Forwarder) Close() { f.stop(ErrClosed) }
+func (f *Forwarder) Close() { f.close.Do(func() { close(f.closed) }) }
 
 // Zones returns the sizes of what is known of zones.
 func (f *Forwarder) Zones() zones.Stats { return f.table.Stats() }

@@ -56,13 +56,24 @@ func (w *walk) learnOK(now time.Time, a *upstream.Attempt) {
 	for i, b := range w.failed {
 		switch {
 		case b.Upstream != a.Upstream:
-			if w.kinds[i].Answered() {
-				b.Upstream.Contradicted(now, w.kinds[i])
-			}
+			w.f.contradicted(now, w.req.Key.Name, b, w.kinds[i])
 		case a.Options.NoEDNS && !b.Options.NoEDNS && edns(w.kinds[i]):
 			a.Upstream.AvoidEDNS(now, plainFor)
 		}
 	}
+}
+
+// contradicted records that an upstream failed where another answered. Kinds
+// that may be a matter of zones count there; those that are a matter of the
+// upstream count against it.
+func (f *Forwarder) contradicted(now time.Time, name string, a *upstream.Attempt, k outcome.Kind) {
+	if !k.Answered() || k == outcome.Refused {
+		return
+	}
+	if k == outcome.ServFail {
+		f.table.Failed(now, name, a.Index)
+	}
+	a.Upstream.Contradicted(now, k)
 }
 
 func (w *walk) disputed(now time.Time, winner int) {
@@ -114,14 +125,13 @@ func better(a, b held) bool {
 // verify asks those who may contradict the denial that is held, and passes it
 // on when none is left.
 func (w *walk) verify(now time.Time) bool {
-	w.lateAt = time.Time{}
 	open := zones.Set(0)
 	for i, u := range w.f.cfg.Upstreams {
 		switch {
 		case !w.held.verify.Has(i) || w.denied.Has(i) || w.refused.Has(i) || w.hasFailed(i):
 		case w.tried.Has(i):
 			open |= zones.Of(i)
-		case u.Silent():
+		case u.Silent() && (w.held.credible || u.Dead(now)):
 		case w.launch(now, i, exchange.Options{}):
 			open |= zones.Of(i)
 		}
@@ -131,10 +141,6 @@ func (w *walk) verify(now time.Time) bool {
 	}
 	if w.checkAt.IsZero() {
 		w.checkAt = w.held.at.Add(verifyShort)
-	}
-	// One packet may be lost: the verifier is asked again when it is late.
-	if w.resent > 0 {
-		w.lateAt = time.Time{}
 	}
 	return false
 }
@@ -150,6 +156,9 @@ func (w *walk) truncatedBy(now time.Time, a *upstream.Attempt, r exchange.Reply)
 		return w.finish(a, r)
 	}
 	w.cut = &held{reply: r, by: a, at: now}
+	if a.Upstream.TCPDown(now) {
+		return w.failedBy(now, a, r)
+	}
 	if !w.launch(now, a.Index, exchange.Options{TCP: true}) && w.pending == 0 {
 		return w.finish(a, r)
 	}
@@ -161,8 +170,8 @@ func (w *walk) truncatedBy(now time.Time, a *upstream.Attempt, r exchange.Reply)
 // announced, or than the upstream, which does not speak EDNS, could know of.
 func (w *walk) wantsMore(a *upstream.Attempt, r exchange.Reply) bool {
 	k := &w.req.Key
-	if k.Stream || k.Size > dnsmsg.UDPSize {
-		return true
+	if k.Stream || k.Size > dnsmsg.UDPSize || a.Upstream.TCPDown(w.start) {
+		return true // in the last case the client will ask again by TCP, which is to go to another upstream
 	}
 	return (a.Options.NoEDNS || r.Msg.IsEdns0() == nil) && k.Size > dns.MinMsgSize
 }
@@ -176,10 +185,13 @@ func edns(k outcome.Kind) bool {
 func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
 	w.failed = append(w.failed, a)
 	w.kinds = append(w.kinds, r.Kind)
+	if a.Options.TCP && r.Local == nil {
+		w.unsent++ // no connection
+	}
 	if r.Kind == outcome.Refused {
 		w.refused |= zones.Of(a.Index)
 	}
-	if r.Msg != nil && (w.soft == nil || r.Kind == outcome.ServFail) {
+	if r.Msg != nil && r.Kind != outcome.Truncated && (w.soft == nil || r.Kind == outcome.ServFail) {
 		w.soft = &held{reply: r, by: a, at: now}
 	}
 	if !a.Trial && w.otherwise(now, a, r.Kind) {
@@ -195,6 +207,9 @@ func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 		return false
 	}
 	if w.pending > 0 {
+		if a.Options.TCP && r.Local == nil && w.held.by == nil {
+			w.lateAt = now // the others are late already
+		}
 		return false
 	}
 	if w.lastResort(now, r.Kind) {
@@ -235,7 +250,8 @@ func (w *walk) waitsForFit() bool {
 }
 
 // lastResort asks once more where nothing else is left: by TCP after a reply
-// that could not be parsed, from a new socket after a fault of this host.
+// that could not be parsed, or where only UDP may be blocked; from a new
+// socket after a fault of this host.
 func (w *walk) lastResort(now time.Time, k outcome.Kind) bool {
 	first := w.order[0].Index
 	switch k {
@@ -246,6 +262,10 @@ func (w *walk) lastResort(now time.Time, k outcome.Kind) bool {
 	case outcome.ConnReset, outcome.Local:
 		if w.resent == 0 {
 			return w.launch(now, first, exchange.Options{})
+		}
+	case outcome.ConnRefused, outcome.Unreachable:
+		if w.up(first).Transport() == "dns" && w.resent == 0 && !w.tcp && !w.up(first).TCPDown(now) {
+			return w.launch(now, first, exchange.Options{TCP: true})
 		}
 	}
 	return false

@@ -18,7 +18,7 @@ const (
 // Next implements race.Contest.
 func (w *walk) Next() time.Time {
 	next := w.deadline
-	if lost := w.start.Add(lostWait); lost.Before(next) && !w.lifeSeen() {
+	if lost := w.lostAt(); !w.lived && lost.Before(next) {
 		next = lost
 	}
 	if !w.lateAt.IsZero() && w.lateAt.Before(next) {
@@ -35,8 +35,10 @@ func (w *walk) Due(now time.Time) bool {
 	if !now.Before(w.deadline) {
 		return w.giveUp(now)
 	}
-	if !now.Before(w.start.Add(lostWait)) && !w.lifeSeen() {
-		return w.giveUp(now)
+	if !w.lived && !now.Before(w.lostAt()) {
+		if w.lived = w.lifeSeen(); !w.lived {
+			return w.giveUp(now)
+		}
 	}
 	if !w.checkAt.IsZero() && !now.Before(w.checkAt) {
 		return w.checkVerifiers(now)
@@ -47,11 +49,25 @@ func (w *walk) Due(now time.Time) bool {
 	return false
 }
 
-// lifeSeen reports whether any upstream that was asked has replied to
-// anything since: then it is slow, not silent.
-func (w *walk) lifeSeen() bool {
+// lostAt is when the query is given up unless there is a sign of life: later
+// than usual where the upstreams are known to be slow.
+func (w *walk) lostAt() time.Time {
+	wait := lostWait
 	for _, a := range w.tries {
-		if a.Upstream.Heard(w.start) {
+		wait = max(wait, a.Upstream.LateAfter())
+	}
+	return w.start.Add(wait)
+}
+
+// lifeSeen reports whether any upstream that was asked has replied to
+// anything when it was late already: then it is slow, not silent.
+func (w *walk) lifeSeen() bool {
+	since := w.start.Add(lostWait / 4)
+	for _, a := range w.tries {
+		if w.tcp && !a.Upstream.HeardStream(since) {
+			continue
+		}
+		if a.Upstream.Heard(since) {
 			return true
 		}
 	}
@@ -64,7 +80,7 @@ func (w *walk) late(now time.Time) {
 		w.lateVerifier(now)
 		return
 	}
-	if len(w.tries) >= w.f.most {
+	if w.spent() {
 		w.lateAt = time.Time{}
 		return
 	}
@@ -80,7 +96,7 @@ func (w *walk) late(now time.Time) {
 	w.f.cfg.Observer.Hedge(HedgeSent)
 	w.hedged = true
 	if w.waitedLong(now) { // no more time for one after another
-		for w.hasUntried(selector.Failing) && w.launchNext(now) {
+		for w.hasUntried(selector.Failing, -1) && w.launchNext(now) {
 		}
 	}
 	if w.launchUntried(now) {
@@ -96,12 +112,14 @@ func (w *walk) usual() time.Duration {
 
 // waitedLong reports whether the query has waited for longer than a fault may cost.
 func (w *walk) waitedLong(now time.Time) bool {
-	return now.Sub(w.start) >= w.up(w.order[0].Index).SRTT()+forceAfter-20*time.Millisecond && w.hasUntried(selector.Failing)
+	return now.Sub(w.start) >= w.up(w.order[0].Index).SRTT()+forceAfter-20*time.Millisecond && w.hasUntried(selector.Failing, -1)
 }
 
-func (w *walk) hasUntried(most selector.Rank) bool {
+// hasUntried reports whether an upstream of at most that rank has not been
+// asked, besides one.
+func (w *walk) hasUntried(most selector.Rank, besides int) bool {
 	for _, c := range w.order {
-		if !w.tried.Has(c.Index) {
+		if !w.tried.Has(c.Index) && c.Index != besides {
 			return c.Rank <= most
 		}
 	}
@@ -112,22 +130,23 @@ func (w *walk) hasUntried(most selector.Rank) bool {
 // have failed of late only when there has been some waiting.
 func (w *walk) launchUntried(now time.Time) bool {
 	switch {
-	case w.hasUntried(selector.Unfit):
-	case w.hasUntried(selector.Out) && now.Sub(w.start) >= failingAfter && w.resent > 0:
+	case w.hasUntried(selector.Unfit, -1):
+	case w.hasUntried(selector.Out, -1) && now.Sub(w.start) >= failingAfter && w.resent > 0:
 	default:
 		return false
 	}
 	return w.launchNext(now)
 }
 
-// resend asks an upstream again: the fittest first, each from a new port; the
-// last by TCP, which may get through where UDP does not.
+// resend asks an upstream again, the fittest first, in another way than
+// before: from a new port; without EDNS, which some servers and firewalls
+// leave unanswered; by TCP, which gets through where datagrams are lost.
 func (w *walk) resend(now time.Time) {
 	c := w.order[w.resent%w.fits()]
 	u := w.up(c.Index)
-	opt := exchange.Options{Fresh: true, NoEDNS: u.TryPlain() && !w.req.Key.DO && w.resent%2 == 0}
-	if u.Transport() == "dns" && len(w.tries) == w.f.most-1 {
-		opt.TCP = true
+	opt := exchange.Options{Fresh: true, NoEDNS: w.resent == 0 && !w.req.Key.DO}
+	if u.Transport() == "dns" && !u.TCPDown(now) && (len(w.order) > 1 || w.resent > 0) {
+		opt.TCP, opt.Fresh = true, false
 	}
 	if !w.launch(now, c.Index, opt) {
 		w.lateAt = time.Time{}
@@ -143,7 +162,8 @@ func (w *walk) fits() int {
 	return n
 }
 
-// lateVerifier asks a late verifier again, once, and for a sign of life.
+// lateVerifier asks late verifiers again, since a packet may be lost, and for a
+// sign of life.
 func (w *walk) lateVerifier(now time.Time) {
 	w.lateAt = time.Time{}
 	for i := range w.f.cfg.Upstreams {
@@ -151,11 +171,8 @@ func (w *walk) lateVerifier(now time.Time) {
 			continue
 		}
 		w.up(i).AskProbe()
-		if w.resent == 0 && w.f.hedges.Take() {
-			w.f.cfg.Observer.Hedge(HedgeSent)
-			w.launch(now, i, exchange.Options{Fresh: true})
-			w.lateAt = time.Time{}
-		}
+		w.f.cfg.Observer.Hedge(HedgeSent)
+		w.launch(now, i, exchange.Options{Fresh: true})
 	}
 }
 
@@ -176,7 +193,7 @@ func (w *walk) checkVerifiers(now time.Time) bool {
 			alive = true
 		}
 	}
-	if !alive {
+	if !alive && w.held.credible {
 		return w.passDenial(now)
 	}
 	w.checkAt = w.held.at.Add(verifyLong)

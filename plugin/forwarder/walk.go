@@ -35,6 +35,7 @@ type walk struct {
 	pending int       // attempts whose result has not come
 	tried   zones.Set // upstreams that have been asked
 	resent  int       // attempts beyond the first of each upstream
+	unsent  int       // attempts that ended before anything was sent
 	hedged  bool
 
 	held    held // the best denial so far
@@ -49,7 +50,7 @@ type walk struct {
 	lateAt   time.Time // when the next attempt is due; zero: none
 	checkAt  time.Time // when the wait for verifiers is looked at again; zero: none
 	deadline time.Time
-	hopeless bool // all upstreams are known to be dead
+	lived    bool // there was a sign of life when it was asked for
 
 	answer Answer
 }
@@ -67,12 +68,12 @@ type held struct {
 const (
 	deadWait  = 45 * time.Millisecond   // for an answer of upstreams that are known to be dead
 	lostWait  = 2500 * time.Millisecond // for any sign of life
-	deadTrial = 100 * time.Millisecond  // between queries that dead upstreams are shown
+	deadTrial = 250 * time.Millisecond  // between queries that a dead upstream is shown
 )
 
 func newWalk(f *Forwarder) *walk {
 	return &walk{
-		f: f, results: make(chan upstream.Result, f.most), timer: newStoppedTimer(),
+		f: f, results: make(chan upstream.Result, 2*f.most), timer: newStoppedTimer(),
 	}
 }
 
@@ -103,15 +104,26 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	if w.order[0].Rank == selector.Out && w.f.cfg.Failfast {
 		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNetworkError, Text: "all upstreams are ejected"})
 	}
-	if w.hopeless = w.f.cfg.Eject && w.allDead(now); w.hopeless {
-		w.deadline = now.Add(deadWait)
-		if !w.up(w.order[0].Index).TryTrial(now, deadTrial) && !w.up(w.order[len(w.order)-1].Index).TryTrial(now, deadTrial) {
-			return w.fail(outcome.Unreachable, w.f.whyDead())
-		}
+	if w.f.cfg.Eject && w.allDead(now) {
+		return w.beginDead(now)
 	}
 	w.launchNext(now)
 	w.tryOut(now)
 	return false
+}
+
+// beginDead shows the query to one of the dead upstreams, if it is the time
+// for a trial, and gives it little time.
+func (w *walk) beginDead(now time.Time) (over bool) {
+	w.deadline = now.Add(deadWait)
+	for _, c := range w.order {
+		if w.up(c.Index).TryTrial(now, deadTrial) {
+			w.send(now, &upstream.Attempt{Index: c.Index, Options: exchange.Options{TCP: w.tcp}})
+			w.tried = w.f.all // and to no other
+			return false
+		}
+	}
+	return w.fail(outcome.Unreachable, w.f.whyDead())
 }
 
 // newQuery packs what is sent. The attempts outlive the walk, and so does the query.
@@ -135,9 +147,9 @@ func (w *walk) rank(now time.Time) {
 	}
 	for i, u := range ups {
 		if w.eligible.Has(i) {
-			w.order = append(w.order, selector.Candidate{
-				Index: i, Rank: selector.RankOf(u.State(), u.EverHeard(), w.view, i), Cost: u.Expected(),
-			})
+			w.order = append(w.order, selector.Candidate{Index: i, Cost: u.Expected(), Rank: selector.RankOf(selector.Subject{
+				Index: i, State: u.State(), Heard: u.EverHeard(), Replies: u.Replies(), NoTCP: w.tcp && u.TCPDown(now),
+			}, w.view)})
 		}
 	}
 	selector.Order(w.f.cfg.Policy, w.order, w.f.cfg.Draw)
@@ -167,18 +179,17 @@ func (w *walk) allDead(now time.Time) bool {
 
 // run waits for the end.
 func (w *walk) run(ctx context.Context, now time.Time, fl *flight) {
-	err := race.Run(ctx, w, w.results, w.timer, now)
-	if err != nil && fl.followed() { // this client is gone, others wait
-		err = race.Run(w.f.ctx, w, w.results, w.timer, time.Now())
+	err := race.Run(ctx, w, w.results, w.timer, now, w.f.closed)
+	if err != nil && !errors.Is(err, race.ErrStopped) && !fl.leave() { // this client is gone, others wait
+		err = race.Run(context.Background(), w, w.results, w.timer, time.Now(), w.f.closed)
 	}
-	if err == nil {
-		return
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case err == nil:
+	case errors.Is(err, context.DeadlineExceeded):
 		w.giveUp(time.Now())
-		return
+	default:
+		w.fail(outcome.Cancelled, dnsmsg.EDE{Code: dns.ExtendedErrorCodeOther, Text: "query cancelled"})
 	}
-	w.fail(outcome.Cancelled, dnsmsg.EDE{Code: dns.ExtendedErrorCodeOther, Text: "query cancelled"})
 }
 
 // launchNext asks the next upstream in order that has not been asked.
@@ -193,22 +204,27 @@ func (w *walk) launchNext(now time.Time) bool {
 
 // launch makes an attempt, if one more is allowed.
 func (w *walk) launch(now time.Time, i int, opt exchange.Options) bool {
-	if len(w.tries) >= w.f.most {
+	if w.spent() {
 		return false
 	}
 	opt.TCP = opt.TCP || w.tcp
 	if w.tried.Has(i) {
 		w.resent++
 	}
+	opt.NoRedial = w.hasUntried(selector.Fit, i)
 	w.send(now, &upstream.Attempt{Index: i, Options: opt})
 	w.lastSent = now
 	late := w.up(i).LateAfter()
 	if len(w.tries) > 1 && w.up(i).SRTT() == 0 {
 		late /= 2 // nothing known of it, and some time is gone
 	}
-	w.lateAt = now.Add(late << w.resent)
+	w.lateAt = now.Add(late << max(w.resent-1, 0))
 	return true
 }
+
+// spent reports whether no further attempt may be made. Attempts that ended
+// before anything was sent do not count, but are bounded as well.
+func (w *walk) spent() bool { return len(w.tries)-w.unsent >= w.f.most || len(w.tries) >= 2*w.f.most }
 
 func (w *walk) send(now time.Time, a *upstream.Attempt) {
 	w.tried |= zones.Of(a.Index)
@@ -228,14 +244,17 @@ const (
 // tryOut shows the query to one more upstream, beside the first, where
 // something is to be learned: so no client waits for the lesson.
 func (w *walk) tryOut(now time.Time) {
-	if len(w.order) < 2 || w.hopeless || w.order[0].Rank >= selector.Failing {
+	if len(w.order) < 2 || w.order[0].Rank >= selector.Failing {
 		return
 	}
-	for _, c := range w.order[1:] {
+	others := w.order[1:]
+	first := w.f.cfg.Draw(len(others)) // so that each has its turn
+	for k := range others {
+		c := others[(first+k)%len(others)]
 		u := w.up(c.Index)
 		every := trialSuspect
 		switch c.Rank {
-		case selector.Failing, selector.Out:
+		case selector.Sole, selector.Failing, selector.Out:
 			if !u.Ripe(now) {
 				continue
 			}
@@ -252,7 +271,7 @@ func (w *walk) tryOut(now time.Time) {
 			}
 			every = trialStale
 		}
-		if len(w.tries) >= w.f.most || !u.TryTrial(now, every) {
+		if w.spent() || !u.TryTrial(now, every) {
 			continue
 		}
 		if !w.f.trials.Take() {
@@ -260,7 +279,7 @@ func (w *walk) tryOut(now time.Time) {
 		}
 		w.send(now, &upstream.Attempt{
 			Index: c.Index, Trial: true,
-			Options: exchange.Options{TCP: w.tcp, NoEDNS: u.TryPlain() && !w.req.Key.DO},
+			Options: exchange.Options{TCP: w.tcp},
 		})
 		return
 	}

@@ -139,7 +139,7 @@ func (u *Upstream) Attempt(k outcome.Kind, p exchange.Proto, rcode int, rtt time
 
 func (u *Upstream) observe(rcode int, rtt time.Duration) {
 	if rcode >= len(u.duration) {
-		u.m.duration.WithLabelValues(u.to, strconv.Itoa(rcode)).Observe(rtt.Seconds())
+		u.m.duration.WithLabelValues(u.to, "other").Observe(rtt.Seconds())
 		return
 	}
 	slot := &u.duration[rcode]

@@ -69,7 +69,7 @@ func FromError(err error) Kind {
 	case errors.Is(err, context.Canceled), errors.Is(err, net.ErrClosed):
 		return Cancelled
 	case errors.As(err, &cert), errors.As(err, &alert), errors.As(err, &record),
-		errors.As(err, &host), errors.As(err, &auth), errors.As(err, &bad):
+		errors.As(err, &host), errors.As(err, &auth), errors.As(err, &bad), isAlert(err):
 		return TLS
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return Timeout
@@ -79,6 +79,19 @@ func FromError(err error) Kind {
 		return ConnReset
 	}
 	return Unreachable
+}
+
+// isAlert reports whether err is an alert that crypto/tls received or sent: the
+// type is its own, but the operation says so.
+func isAlert(err error) bool {
+	var op *net.OpError
+	for errors.As(err, &op) {
+		if op.Op == "remote error" || op.Op == "local error" {
+			return true
+		}
+		err = op.Err
+	}
+	return false
 }
 
 func fromErrno(err error) Kind {

@@ -80,6 +80,7 @@ func TestFromError(t *testing.T) {
 		{io.ErrClosedPipe, ConnReset},
 		{&tls.CertificateVerificationError{Err: errors.New("x")}, TLS},
 		{tls.AlertError(40), TLS},
+		{&net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}, TLS},
 		{tls.RecordHeaderError{Msg: "x"}, TLS},
 		{x509.HostnameError{Certificate: &x509.Certificate{}, Host: "dns.example"}, TLS},
 		{x509.UnknownAuthorityError{}, TLS},

@@ -43,6 +43,7 @@ type Prober struct {
 	last  []time.Time
 	tries []int // since the upstream was last well
 	spent int
+	first int // upstream to begin with
 	from  time.Time
 }
 
@@ -100,7 +101,10 @@ func (p *Prober) round(now time.Time) time.Duration {
 			next = d
 		}
 	}
-	for i, u := range p.cfg.Upstreams {
+	n := len(p.cfg.Upstreams)
+	for k := range n { // beginning where the last round ran out
+		i := (p.first + k) % n
+		u := p.cfg.Upstreams[i]
 		if !u.WantsProbe() {
 			p.tries[i] = 0
 			continue
@@ -111,7 +115,8 @@ func (p *Prober) round(now time.Time) time.Duration {
 		}
 		if p.spent >= PerSecond {
 			soonest(p.from.Add(time.Second).Sub(now))
-			continue
+			p.first = i
+			break
 		}
 		p.spent++
 		p.last[i] = now

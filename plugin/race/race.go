@@ -11,6 +11,7 @@ package race
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -24,10 +25,14 @@ type Contest[R any] interface {
 	Next() time.Time
 }
 
+// ErrStopped is what Run returns when it is stopped.
+var ErrStopped = errors.New("race: stopped")
+
 // Run runs a race whose first attempt has been started. It returns nil when
-// the contest is over, else the cause why ctx ended. The timer is used for the
-// waiting and is stopped at the end; it may be used for another race.
-func Run[R any](ctx context.Context, c Contest[R], results <-chan R, timer *time.Timer, now time.Time) error {
+// the contest is over, the cause why ctx ended, or ErrStopped when stop is
+// closed, which may be nil. The timer is used for the waiting and is stopped at
+// the end; it may be used for another race.
+func Run[R any](ctx context.Context, c Contest[R], results <-chan R, timer *time.Timer, now time.Time, stop <-chan struct{}) error {
 	defer timer.Stop()
 	for {
 		timer.Reset(c.Next().Sub(now))
@@ -43,6 +48,8 @@ func Run[R any](ctx context.Context, c Contest[R], results <-chan R, timer *time
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-stop:
+			return ErrStopped
 		}
 	}
 }

@@ -21,7 +21,8 @@ type Rank uint8
 const (
 	Fit     Rank = iota
 	Unsure       // never heard, or wrong in most of the zones it was seen in, and this one is new
-	Unfit        // has denied or refused in this zone what others answered
+	Sole         // failing, but known to be right in this zone
+	Unfit        // has denied, refused or failed in this zone where others answered
 	Failing      // suspect or half-open
 	Out          // ejected
 )
@@ -57,23 +58,40 @@ func New(name string) (Policy, error) {
 	return nil, fmt.Errorf("unknown policy %q", name)
 }
 
+// Subject is what an upstream is ranked by, beside what is known of the zone.
+type Subject struct {
+	Index   int
+	State   upstream.State
+	Heard   bool // it has ever replied
+	Replies bool // it is ejected for what it replies, not for silence
+	NoTCP   bool // the query goes by TCP, and this upstream's TCP does not work
+}
+
 // RankOf ranks an upstream for a name of which v is known.
-func RankOf(s upstream.State, heard bool, v zones.View, index int) Rank {
-	switch {
-	case s == upstream.Ejected:
-		return Out
-	case s == upstream.Suspect || s == upstream.HalfOpen:
-		return Failing
-	case v.Name != 0:
-		if v.Name.Has(index) {
+func RankOf(s Subject, v zones.View) Rank {
+	right := v.Name.Has(s.Index) || (v.Name == 0 && v.Good.Has(s.Index))
+	switch s.State {
+	case upstream.Ejected, upstream.Suspect, upstream.HalfOpen:
+		switch {
+		case right && s.Replies:
 			return Fit
+		case right:
+			return Sole
+		case s.State == upstream.Ejected:
+			return Out
 		}
+		return Failing
+	}
+	switch {
+	case s.NoTCP:
+		return Failing
+	case v.Weak.Has(s.Index):
 		return Unfit
-	case v.Bad.Has(index) || v.Refuses.Has(index):
-		return Unfit
-	case v.Good.Has(index):
+	case right:
 		return Fit
-	case v.Poor.Has(index), !heard:
+	case v.Name != 0, v.Bad.Has(s.Index), v.Refuses.Has(s.Index):
+		return Unfit
+	case v.Poor.Has(s.Index), !s.Heard:
 		return Unsure
 	}
 	return Fit

@@ -135,6 +135,11 @@ func (a *Attempt) cancelLocked() bool {
 	return true
 }
 
+// optionalTCP reports whether the attempt went by TCP where UDP is the rule.
+func (a *Attempt) optionalTCP() bool {
+	return a.Options.TCP && a.Upstream.cfg.Transport == "dns" && !a.Upstream.cfg.TCPOnly
+}
+
 // ended takes the end of an attempt into the record.
 func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply) {
 	u.unwatch()
@@ -146,11 +151,13 @@ func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply)
 		u.cfg.Observer.Attempt(r.Kind, r.Proto, rcode, r.RTT)
 	}
 	switch {
-	case r.Kind.Blameless():
+	case r.Kind.Blameless() || r.Stale:
 	case r.Kind.Answered():
 		u.answered(now, a, r, was)
 	case r.Kind == outcome.Mismatched:
 		// Somebody else's packets; the upstream is judged by what comes over TCP.
+	case a.optionalTCP():
+		u.tcpFailed(now, r.Kind)
 	default:
 		u.failed(now, r.Kind, a.Probe)
 	}

@@ -10,7 +10,7 @@ import (
 const (
 	lateUnknown = 100 * time.Millisecond // nothing measured yet
 	lateLeast   = 5 * time.Millisecond
-	lateSlack   = 3 * time.Millisecond   // what a scheduler may add
+	lateSlack   = time.Millisecond       // what a scheduler may add
 	lateMargin  = 200 * time.Millisecond // the most that deviations may add
 )
 
@@ -85,7 +85,7 @@ func (e *estimate) publishLocked() {
 		typ = e.typ
 	}
 	e.pubLate.Store(int64(late))
-	e.pubExpected.Store(int64(typ) + int64(e.loss*float64(late)))
+	e.pubExpected.Store(int64(typ) + int64(e.loss*float64(min(late, 2*typ+lateLeast))))
 	e.pubSRTT.Store(int64(e.srtt))
 	e.pubLoss.Store(int64(e.loss * 1e6))
 }

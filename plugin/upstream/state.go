@@ -51,17 +51,22 @@ type Eject struct {
 }
 
 const (
-	suspectAfter  = 3                       // attempts in a row without any reply
-	silenceEjects = 4500 * time.Millisecond // silence that turns timeouts into an ejection: slower than this is no use
-	deadAfter     = 2                       // unanswered probes that make silence certain
-	window        = 5 * time.Second         // half of the sliding window of failure shares
-	windowLeast   = 20                      // attempts in the window before a share counts
-	halfOpenNeeds = 3                       // good replies to queries that end half-open
-	forgetAfter   = time.Minute             // without an ejection: one is forgotten
-	calmAfter     = 20 * time.Second        // without becoming suspect: one time is forgotten
-	flapBase      = time.Second             // the second time in a row lasts at least this long, doubling
+	suspectAfter  = 3                // attempts in a row without any reply
+	silenceEjects = 4 * time.Second  // silence that turns timeouts into an ejection: slower than this is no use
+	deadAfter     = 2                // unanswered probes that make silence certain
+	window        = 5 * time.Second  // half of the sliding window of failure shares
+	windowLeast   = 20               // attempts in the window before a share counts
+	halfOpenNeeds = 3                // good replies to queries that end half-open
+	forgetAfter   = time.Minute      // without an ejection: one is forgotten
+	calmAfter     = 20 * time.Second // without becoming suspect: one time is forgotten
+	flapBase      = time.Second      // the second time in a row lasts at least this long, doubling
 	flapMost      = 16 * time.Second
 	plainFor      = 5 * time.Minute // for so long EDNS is left out where only plain queries are answered
+	plainsNeeded  = 3               // replies in a row to plain queries, and none to others, that show this
+	tcpFails      = 3               // time-outs in a row by TCP that show it to be broken
+	tcpFailEvery  = 200 * time.Millisecond
+	tcpDownBase   = 2 * time.Second // for so long TCP is left out after time-outs, doubling
+	tcpDownMost   = time.Minute
 )
 
 // health is what State is decided from; guarded by Upstream.mu.
@@ -75,7 +80,7 @@ type health struct {
 	until     int64        // before this there is no way back from suspect or ejected
 	suspectAt int64        // when it was last made suspect
 	flaps     int          // times it was made suspect, decayed
-	ejectedAt int64        // the last ejection
+	ejectEnd  int64        // the end of the last ejection
 	cause     outcome.Kind // of the ejection
 	proven    int          // good replies to queries while half-open
 	unproven  int          // failures while half-open
@@ -95,12 +100,18 @@ func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was sta
 	if !a.Probe {
 		u.reply.Store(t)
 		if !a.Options.NoEDNS {
-			u.mute.Store(false)
-		} else if u.mute.CompareAndSwap(true, false) {
+			u.plains.Store(0)
+		} else if u.plains.Add(1) >= plainsNeeded {
 			u.AvoidEDNS(now, plainFor)
 		}
 	}
-	usable := r.Kind == outcome.OK || r.Kind.Denied() || r.Kind == outcome.Truncated
+	if r.Proto != exchange.UDP {
+		u.stream.Store(t)
+		u.tcpBad.Store(0)
+		u.tcpDowns.Store(0)
+		u.tcpDown.Store(0)
+	}
+	usable := r.Kind == outcome.OK || r.Kind.Denied() || (r.Kind == outcome.Truncated && !u.TCPDown(now))
 	if usable {
 		rtt := r.RTT
 		if rtt <= 0 {
@@ -169,6 +180,27 @@ func (u *Upstream) unansweredLocked(t int64, k outcome.Kind) *Change {
 	return nil
 }
 
+// tcpFailed: plain TCP failed, where UDP is the rule. When that is certain it
+// is left out for a while; what goes by UDP is not affected. One time-out may
+// be one lost packet.
+func (u *Upstream) tcpFailed(now time.Time, k outcome.Kind) {
+	t := u.since(now)
+	n := int32(1)
+	if k != outcome.Timeout {
+		n = tcpFails
+	} else if last := u.tcpMiss.Load(); t-last < int64(tcpFailEvery) || !u.tcpMiss.CompareAndSwap(last, t) {
+		return // it waited for the same connection
+	}
+	if u.tcpBad.Add(n) >= tcpFails {
+		u.tcpBad.Store(0)
+		down := tcpDownMost
+		if k == outcome.Timeout {
+			down = min(tcpDownBase<<min(u.tcpDowns.Add(1)-1, 8), tcpDownMost)
+		}
+		u.tcpDown.Store(t + int64(down))
+	}
+}
+
 // Contradicted says that the upstream answered with a failure (SERVFAIL,
 // FORMERR, NOTIMP, ...) what another could answer.
 func (u *Upstream) Contradicted(now time.Time, k outcome.Kind) { u.failed(now, k, false) }
@@ -179,6 +211,12 @@ func (u *Upstream) missed(now time.Time, a *Attempt) {
 	if a.Probe {
 		if u.heard.Load() <= sent {
 			u.failed(now, outcome.Timeout, true)
+		}
+		return
+	}
+	if a.optionalTCP() {
+		if u.stream.Load() <= sent {
+			u.tcpFailed(now, outcome.Timeout)
 		}
 		return
 	}
@@ -263,9 +301,6 @@ func (u *Upstream) suspectLocked(t int64, reason string) *Change {
 }
 
 func (u *Upstream) relapseLocked(t int64, k outcome.Kind) *Change {
-	if k == outcome.Timeout && u.heard.Load() > u.reply.Load() {
-		u.mute.Store(true) // it answers probes
-	}
 	if u.cfg.Eject.Off {
 		return u.setLocked(t, Suspect, k, "failed again: "+k.String())
 	}
@@ -274,10 +309,8 @@ func (u *Upstream) relapseLocked(t int64, k outcome.Kind) *Change {
 
 func (u *Upstream) ejectLocked(t int64, k outcome.Kind, reason string) *Change {
 	h := &u.health
-	if h.ejectedAt != 0 {
-		for forgiven := (t - h.ejectedAt) / int64(forgetAfter); forgiven > 0 && h.ejections > 0; forgiven-- {
-			h.ejections--
-		}
+	for forgiven := (t - h.ejectEnd) / int64(forgetAfter); forgiven > 0 && h.ejections > 0; forgiven-- {
+		h.ejections--
 	}
 	h.ejections++
 	d := u.cfg.Eject.Base
@@ -287,7 +320,9 @@ func (u *Upstream) ejectLocked(t int64, k outcome.Kind, reason string) *Change {
 			break
 		}
 	}
-	h.ejectedAt, h.until, h.cause = t, t+int64(d), k
+	h.until, h.cause = t+int64(d), k
+	h.ejectEnd = h.until
+	u.replies.Store(k.Answered())
 	c := u.setLocked(t, Ejected, k, reason)
 	if c != nil {
 		c.For = d

@@ -50,6 +50,8 @@ type Config struct {
 	Eject Eject
 	// Observer is told what happens.
 	Observer Observer
+	// TCPOnly says that plain DNS goes by TCP alone, whose failures then tell against the upstream.
+	TCPOnly bool
 	// Wake is called when the upstream needs a probe; it must not block. May be nil.
 	Wake func()
 }
@@ -59,18 +61,24 @@ type Upstream struct {
 	cfg  Config
 	base time.Time // all instants below are nanoseconds since; only its monotonic reading counts
 
-	est     estimate
-	state   atomic.Uint32 // State
-	heard   atomic.Int64  // the last reply, to probes too, whatever it said; 0: never
-	reply   atomic.Int64  // the last reply to a query; 0: never
-	good    atomic.Int64  // the last usable sample of the round trip
-	asked   atomic.Int64  // the last trial or probe
-	plain   atomic.Int64  // until when EDNS is left out
-	byTCP   atomic.Int64  // until when UDP is left out
-	ripeAt  atomic.Int64  // before this there is no way back from suspect or ejected
-	unheard atomic.Bool   // has left a probe unanswered, and has never replied
-	wanted  atomic.Bool   // a probe is wanted
-	mute    atomic.Bool   // answers probes, which are plain, but not queries, which have EDNS
+	est      estimate
+	state    atomic.Uint32 // State
+	heard    atomic.Int64  // the last reply, to probes too, whatever it said; 0: never
+	reply    atomic.Int64  // the last reply to a query; 0: never
+	good     atomic.Int64  // the last usable sample of the round trip
+	asked    atomic.Int64  // the last trial or probe
+	plain    atomic.Int64  // until when EDNS is left out
+	byTCP    atomic.Int64  // until when UDP is left out
+	ripeAt   atomic.Int64  // before this there is no way back from suspect or ejected
+	unheard  atomic.Bool   // has left a probe unanswered, and has never replied
+	wanted   atomic.Bool   // a probe is wanted
+	stream   atomic.Int64  // the last reply over a stream; 0: never
+	tcpDown  atomic.Int64  // until when plain TCP is taken for broken
+	tcpBad   atomic.Int32  // time-outs in a row by plain TCP
+	tcpDowns atomic.Int32  // times that this took TCP out, in a row
+	tcpMiss  atomic.Int64  // the last of them
+	plains   atomic.Int32  // replies in a row to queries without EDNS, while those with EDNS got none
+	replies  atomic.Bool   // ejected for what it replies, not for silence
 
 	mu      sync.Mutex
 	health  health
@@ -121,10 +129,6 @@ func (u *Upstream) NoEDNS(now time.Time) bool { return u.plain.Load() > u.since(
 // AvoidEDNS leaves EDNS out for d: the upstream answered without and not with it.
 func (u *Upstream) AvoidEDNS(now time.Time, d time.Duration) { u.plain.Store(u.since(now.Add(d))) }
 
-// TryPlain reports whether it is worth while to try without EDNS: the upstream
-// answers plain probes, and no queries with EDNS.
-func (u *Upstream) TryPlain() bool { return u.mute.Load() }
-
 // NoUDP reports whether queries are to be sent by TCP for now.
 func (u *Upstream) NoUDP(now time.Time) bool { return u.byTCP.Load() > u.since(now) }
 
@@ -141,7 +145,7 @@ func (u *Upstream) Expected() time.Duration { return u.est.expected() }
 // SRTT is the smoothed round trip; 0 where nothing is known.
 func (u *Upstream) SRTT() time.Duration { return u.est.smoothed() }
 
-// Silent reports whether an answer is not to be expected: the upstream is not
+// Silent reports whether a reply is not to be expected: the upstream is not
 // healthy, or new and has left a probe unanswered.
 func (u *Upstream) Silent() bool {
 	switch u.State() {
@@ -150,8 +154,17 @@ func (u *Upstream) Silent() bool {
 	case Unknown:
 		return u.unheard.Load()
 	}
-	return true
+	return !u.Replies()
 }
+
+// Replies reports whether the upstream is ejected for what it replies.
+func (u *Upstream) Replies() bool { return u.replies.Load() && u.State() >= HalfOpen }
+
+// TCPDown reports whether plain TCP to the upstream has failed of late.
+func (u *Upstream) TCPDown(now time.Time) bool { return u.tcpDown.Load() > u.since(now) }
+
+// HeardStream reports whether the upstream has replied over a stream since t.
+func (u *Upstream) HeardStream(t time.Time) bool { return u.stream.Load() > u.since(t) }
 
 // AskProbe asks for a probe soon: somebody waits for the upstream longer than usual.
 func (u *Upstream) AskProbe() {

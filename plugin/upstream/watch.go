@@ -126,7 +126,9 @@ func (u *Upstream) aged(now time.Time, a *Attempt, became stage) {
 		u.missed(now, a)
 	case timedOut:
 		u.cfg.Observer.Attempt(outcome.Timeout, a.proto(), -1, 0)
-		if !a.Probe && u.reply.Load() <= u.since(a.SentAt) {
+		switch {
+		case a.Probe, a.optionalTCP(): // counted when they were overdue
+		case u.reply.Load() <= u.since(a.SentAt):
 			u.failed(now, outcome.Timeout, false)
 		}
 	case ended:

@@ -47,14 +47,18 @@ const (
 
 	expires    = 15 * time.Minute // what nothing has confirmed for so long is forgotten
 	rounds     = 4                // agreed denials after which a zone is agreed on
+	roundsDark = 16               // the same where nobody has shown to know the zone
 	poorAt     = 2                // zones in which an upstream was wrong before it is poor
 	confidence = 16               // agreed denials without a dispute that make a pool uniform
+	strikesOut = 3                // failures that make an upstream weak in a zone
+	weakFor    = 30 * time.Second // and for how long
 )
 
 // View is what is known for a name. The zero View: nothing.
 type View struct {
 	Good    Set  // have answered positively in the zone
 	Bad     Set  // have denied or refused there what another answered, and answered nothing
+	Weak    Set  // have failed there of late, more than once, where another answered
 	Refuses Set  // have refused there
 	Name    Set  // the upstream that has answered this very name where others denied it
 	Poor    Set  // are wrong in more zones than they are right in
@@ -64,8 +68,9 @@ type View struct {
 // Table is what a pool knows of zones. Make it with New.
 type Table struct {
 	all      Set
-	disputes atomic.Int64 // ever; 0: selection need not look
-	agreed   atomic.Int64 // agreed denials since the last dispute
+	disputes atomic.Int64 // disputes and failures ever; 0: selection need not look
+	agreed   atomic.Int64 // agreed denials since the last disputed one
+	differs  atomic.Bool  // a denial was disputed, ever
 	poor     atomic.Uint64
 	sample   atomic.Uint32
 
@@ -78,11 +83,14 @@ type Table struct {
 
 type zone struct {
 	good, bad, refuses Set
-	agreed             Set // took part in all of the agreed rounds
+	agreed             Set // took part in an agreed round
 	rounds             int
 	split              bool      // two have answered positively what the other denied
 	parents            [4]string // the domains right above the names last agreed on
 	touched            time.Time
+	weak               Set
+	strikes            []uint8   // failures since the last positive answer, by upstream; nil: none
+	struck             time.Time // the last of them
 }
 
 type nameEntry struct {
@@ -114,8 +122,36 @@ func (t *Table) View(now time.Time, name string) View {
 	}
 	if _, z := t.findLocked(now, name, dnsmsg.Registrable(name)); z != nil {
 		v.Good, v.Bad, v.Refuses, v.Known = z.good, z.bad, z.refuses, true
+		if z.weak != 0 && now.Sub(z.struck) < weakFor {
+			v.Weak = z.weak
+		}
 	}
 	return v
+}
+
+// Failed records that upstream i did not reply in time to a question for name
+// that another answered, or said SERVFAIL.
+func (t *Table) Failed(now time.Time, name string, i int) {
+	t.disputes.Add(1)
+	floor := dnsmsg.Registrable(name)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, z := t.findLocked(now, name, floor)
+	if z == nil {
+		z = t.addLocked(now, floor)
+	}
+	if now.Sub(z.struck) >= weakFor {
+		z.weak = 0
+		clear(z.strikes)
+	}
+	if z.strikes == nil {
+		z.strikes = make([]uint8, len(t.right))
+	}
+	z.struck = now
+	if z.strikes[i]++; z.strikes[i] >= strikesOut {
+		z.strikes[i] = strikesOut
+		z.weak |= Of(i)
+	}
 }
 
 // findLocked returns the deepest known zone above name, down from floor.
@@ -152,6 +188,10 @@ func (t *Table) Positive(now time.Time, name string, i int) {
 		z.refuses &^= Of(i)
 	})
 	z.touched = now
+	z.weak &^= Of(i)
+	if z.strikes != nil {
+		z.strikes[i] = 0
+	}
 }
 
 // Disputed records that upstream winner answered name, which the upstreams of
@@ -164,6 +204,7 @@ func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused
 	t.disputes.Add(1)
 	if denied != 0 {
 		t.agreed.Store(0)
+		t.differs.Store(true)
 	}
 	floor := dnsmsg.Registrable(name)
 	t.mu.Lock()
@@ -177,17 +218,17 @@ func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused
 		// Those who are right above and wrong here make this a zone of its own.
 		z = t.addLocked(now, at)
 	}
+	if z.good&denied != 0 { // who is right here denies what another answers
+		z.split = true
+		z.agreed, z.rounds = 0, 0
+	}
 	t.changeLocked(z, func() {
 		z.good |= Of(winner)
 		z.bad &^= Of(winner)
 		z.refuses &^= Of(winner)
-		if z.good&losers&denied != 0 {
-			z.split = true
-		}
 		z.bad |= losers &^ z.good
 		z.refuses |= refused &^ z.good
 	})
-	z.agreed, z.rounds = 0, 0
 	z.touched = now
 }
 
@@ -211,10 +252,7 @@ func (t *Table) Agreed(now time.Time, name, soa string, by Set) {
 	if z == nil {
 		z = t.addLocked(now, zoneOf(name, soa, floor))
 	}
-	if z.rounds == 0 {
-		z.agreed = by
-	}
-	z.agreed &= by
+	z.agreed |= by
 	z.parents[z.rounds%len(z.parents)] = dnsmsg.Parent(name)
 	z.rounds++
 	z.touched = now
@@ -251,7 +289,7 @@ func (t *Table) Denied(now time.Time, d Denial) Doubt {
 	}
 	j := judgement{
 		Denial: d, others: others, poor: Set(t.poor.Load()), floor: dnsmsg.Registrable(d.Name),
-		uniform: t.disputes.Load() == 0 && t.agreed.Load() >= confidence,
+		uniform: !t.differs.Load() && t.agreed.Load() >= confidence,
 		sampled: t.sample.Add(1)%SampleEvery == 0,
 	}
 	t.mu.Lock()
@@ -276,10 +314,15 @@ type judgement struct {
 	sampled bool   // this one is verified in any case
 }
 
+// knowsZone reports whether the denial came with the SOA of a zone at or below
+// the registrable domain.
+func (j judgement) knowsZone() bool {
+	return j.SOA != "" && j.floor != "." && dnsmsg.Within(j.Name, j.SOA) && dnsmsg.Within(j.SOA, j.floor)
+}
+
 // unknown judges a denial in a zone of which nothing is known.
 func (j judgement) unknown() Doubt {
-	knowsZone := j.SOA != "" && len(j.SOA) >= len(j.floor)
-	if j.uniform && j.NoData && knowsZone && !j.sampled {
+	if j.uniform && j.NoData && j.knowsZone() && !j.sampled {
 		return Doubt{Credible: true}
 	}
 	return Doubt{Verify: j.others, Credible: !j.poor.Has(j.By)}
@@ -293,7 +336,11 @@ func (j judgement) known(z *zone) Doubt {
 	}
 	// It is the one that knows the zone, and the others are wrong in most zones, and have known nothing here.
 	authority := z.good.Has(j.By) && d.Verify&(^j.poor|z.good) == 0
-	agreed := z.rounds >= rounds ||
+	need := rounds
+	if z.good == 0 && !j.knowsZone() {
+		need = roundsDark
+	}
+	agreed := z.rounds >= need ||
 		(j.uniform && z.rounds > 0) ||
 		(authority && z.rounds > 0 && slices.Contains(z.parents[:], dnsmsg.Parent(j.Name)))
 	switch {
@@ -345,7 +392,7 @@ func (t *Table) countLocked(z *zone, by int) {
 type Stats struct {
 	Zones    int   // zones remembered
 	Names    int   // names remembered
-	Disputes int64 // disputes ever
+	Disputes int64 // disputes and failures ever
 	Poor     Set   // upstreams that are wrong in more zones than they are right in
 }
 

@@ -1,0 +1,157 @@
+package exchange
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+var errFrame = errors.New("message shorter than a header")
+
+// write sends what is pending, as much as there is in one go.
+func (c *streamConn) write() {
+	var buf []byte
+	for {
+		select {
+		case <-c.done:
+			return
+		case <-c.wake:
+		}
+		buf = c.collect(buf[:0])
+		if len(buf) == 0 {
+			continue
+		}
+		_ = c.conn.SetWriteDeadline(time.Now().Add(writeTime)) // fails with the write
+		if _, err := c.conn.Write(buf); err != nil {
+			kind := outcome.FromError(err)
+			if kind == outcome.Timeout {
+				err = fmt.Errorf("%w: %w", errStalled, err)
+			}
+			c.lost(kind, err)
+			return
+		}
+	}
+}
+
+// collect appends the frames of all pending queries to buf.
+func (c *streamConn) collect(buf []byte) []byte {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	for i, f := range c.pending {
+		c.pending[i] = nil
+		if f.state != waiting || f.conn != c {
+			continue
+		}
+		f.sent, f.sentIt = now, true
+		at := len(buf)
+		buf = append(buf, 0, 0)
+		buf = appendQuery(buf, f.q, f.id, f.noEDNS)
+		binary.BigEndian.PutUint16(buf[at:], uint16(len(buf)-at-2))
+		if c.asked == 0 {
+			c.asked = max(now, 1)
+		}
+	}
+	c.pending = c.pending[:0]
+	return buf
+}
+
+// read hands out the replies until the connection ends, and says why it did.
+func (c *streamConn) read() (outcome.Kind, error) {
+	r := bufio.NewReaderSize(c.conn, 4096)
+	var buf []byte
+	for {
+		var err error
+		buf, err = readFrame(r, buf)
+		if errors.Is(err, errFrame) {
+			return outcome.Malformed, err
+		}
+		if err != nil {
+			return outcome.FromError(err), err
+		}
+		c.receive(buf)
+	}
+}
+
+// readFrame reads one message into buf, or a larger one (RFC 1035, section 4.2.2).
+func readFrame(r *bufio.Reader, buf []byte) ([]byte, error) {
+	head, err := r.Peek(2)
+	if err != nil {
+		return buf, err
+	}
+	n := int(binary.BigEndian.Uint16(head))
+	if n < headerLen {
+		return buf, errFrame
+	}
+	_, _ = r.Discard(2) // it was peeked at
+	if cap(buf) < n {
+		buf = make([]byte, n, max(n, 2048))
+	}
+	buf = buf[:n]
+	_, err = io.ReadFull(r, buf)
+	return buf, err
+}
+
+// receive deals with one message.
+func (c *streamConn) receive(b []byte) {
+	p := c.pool
+	p.mu.Lock()
+	now := p.now()
+	f := c.belongsLocked(b)
+	if f == nil {
+		p.mu.Unlock()
+		p.cfg.Events.Mismatched()
+		return
+	}
+	delete(c.flights, f.id)
+	rtt := now - f.sent
+	sink := f.sink
+	isLate := f.state == cancelled
+	if isLate {
+		c.owed--
+		f.state = late
+	} else {
+		c.out--
+		f.state, f.q, f.sink = answered, nil, nil
+	}
+	c.replies++
+	c.asked = 0
+	if c.out > 0 {
+		c.asked = max(now, 1)
+	}
+	c.settleLocked(now)
+	p.pumpLocked(now)
+	local := c.local
+	p.unlock()
+	if isLate {
+		p.cfg.Events.Late(rtt)
+		return
+	}
+	r := Reply{Size: len(b), Proto: p.proto, Local: local, RTT: rtt}
+	var err error
+	if r.Msg, r.Kind, err = parse(b, false); err != nil {
+		r.Err = p.cfg.about(p.proto, err)
+	}
+	sink.Done(r)
+}
+
+// belongsLocked returns the exchange that b is a reply to.
+func (c *streamConn) belongsLocked(b []byte) *streamFlight {
+	if !isResponse(b) {
+		return nil
+	}
+	f := c.flights[messageID(b)]
+	switch {
+	case f == nil || !f.sentIt:
+		return nil
+	case f.state == waiting && answers(b, f.q), f.state == cancelled && repeats(b, int(f.size), f.print):
+		return f
+	}
+	return nil
+}

@@ -1,0 +1,388 @@
+package upstream
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
+)
+
+// TestEstimate feeds round trips.
+func TestEstimate(t *testing.T) {
+	type step struct {
+		n   int
+		rtt time.Duration
+	}
+	for name, tc := range map[string]struct {
+		steps    []step
+		expected [2]time.Duration // between
+		late     [2]time.Duration
+	}{
+		"nothing known":            {nil, [2]time.Duration{100 * ms, 100 * ms}, [2]time.Duration{100 * ms, 100 * ms}},
+		"one reply":                {[]step{{1, 20 * ms}}, [2]time.Duration{20 * ms, 20 * ms}, [2]time.Duration{40 * ms, 80 * ms}},
+		"steady":                   {[]step{{100, 20 * ms}}, [2]time.Duration{20 * ms, 20 * ms}, [2]time.Duration{20*ms + time.Microsecond, 30 * ms}},
+		"near":                     {[]step{{100, 50 * time.Microsecond}}, [2]time.Duration{50 * time.Microsecond, 50 * time.Microsecond}, [2]time.Duration{ms, 10 * ms}},
+		"one slow reply":           {[]step{{100, 20 * ms}, {1, 2 * time.Second}}, [2]time.Duration{20 * ms, 30 * ms}, [2]time.Duration{30 * ms, 500 * ms}},
+		"now and then a slow one":  {[]step{{20, 20 * ms}, {1, time.Second}, {20, 20 * ms}, {1, time.Second}, {20, 20 * ms}}, [2]time.Duration{20 * ms, 23 * ms}, [2]time.Duration{20 * ms, 400 * ms}},
+		"slower for good":          {[]step{{100, 20 * ms}, {7, 400 * ms}}, [2]time.Duration{40 * ms, 80 * ms}, [2]time.Duration{200 * ms, 600 * ms}},
+		"slower for good, in time": {[]step{{100, 20 * ms}, {60, 400 * ms}}, [2]time.Duration{390 * ms, 400 * ms}, [2]time.Duration{390 * ms, 620 * ms}},
+		"faster again":             {[]step{{100, 400 * ms}, {50, 20 * ms}}, [2]time.Duration{20 * ms, 25 * ms}, [2]time.Duration{20 * ms, 60 * ms}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r *rig) {
+				for _, s := range tc.steps {
+					r.ask(s.n, outcome.OK, s.rtt)
+				}
+				if d := r.u.Expected(); d < tc.expected[0] || d > tc.expected[1] {
+					t.Errorf("expected %s, want %v", d, tc.expected)
+				}
+				if d := r.u.LateAfter(); d < tc.late[0] || d > tc.late[1] {
+					t.Errorf("late after %s, want %v", d, tc.late)
+				}
+				if tc.steps == nil && r.u.SRTT() != 0 {
+					t.Errorf("smoothed %s, want nothing", r.u.SRTT())
+				}
+			})
+		})
+	}
+}
+
+// TestLoss holds that losses make an upstream look farther, and that failures which are no replies do not make it look nearer.
+func TestLoss(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.ask(50, outcome.OK, 20*ms)
+		before := r.u.Expected()
+		for range 10 {
+			r.start(0, never, new(Attempt), nil)
+			r.ask(3, outcome.OK, 20*ms)
+			time.Sleep(200 * ms)
+		}
+		s := r.u.Snapshot()
+		if s.Loss < 0.1 || s.Loss > 0.5 || r.u.Expected() <= before {
+			t.Errorf("loss %v, expected %s (%s before)", s.Loss, r.u.Expected(), before)
+		}
+		r.ask(100, outcome.OK, 20*ms)
+		if s := r.u.Snapshot(); s.Loss > 0.02 {
+			t.Errorf("loss %v after a hundred replies", s.Loss)
+		}
+		at := r.u.Expected()
+		r.ask(4, outcome.ServFail, ms)
+		r.ask(4, outcome.Refused, ms)
+		r.ask(4, outcome.Local, 0)
+		if d := r.u.Expected(); d != at {
+			t.Errorf("expected %s after quick failures, was %s", d, at)
+		}
+	})
+}
+
+// TestResult holds that an attempt has one result, with its own marks, unless it is abandoned.
+func TestResult(t *testing.T) {
+	for _, k := range []outcome.Kind{outcome.OK, outcome.NXDomain, outcome.ServFail, outcome.ConnRefused, outcome.Local, outcome.Mismatched} {
+		inBubble(t, nil, func(t *testing.T, r *rig) {
+			to := make(chan Result, 2)
+			sent := time.Now()
+			a := r.start(k, 10*ms, &Attempt{Index: 7, Trial: true}, to)
+			time.Sleep(20 * ms)
+			synctest.Wait()
+			if len(to) != 1 {
+				t.Fatalf("%s: %d results", k, len(to))
+			}
+			if got := <-to; got.Attempt != a || got.Reply.Kind != k || a.Upstream != r.u || a.Index != 7 || !a.Trial || !a.SentAt.Equal(sent) {
+				t.Errorf("%s: %+v of %+v", k, got, a)
+			}
+			if r.counted(k) != 1 {
+				t.Errorf("%s: counted %v", k, r.kinds)
+			}
+		})
+	}
+}
+
+// TestLateResult holds that a reply after the read time-out still comes, and that the attempt is counted once.
+func TestLateResult(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		to := make(chan Result, 2)
+		r.start(outcome.OK, 3*time.Second, new(Attempt), to)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if len(to) != 1 || r.counted(outcome.Timeout) != 1 || r.counted(outcome.OK) != 0 {
+			t.Errorf("%d results, counted %v", len(to), r.kinds)
+		}
+		if d := r.u.SRTT(); d != 3*time.Second {
+			t.Errorf("smoothed %s, want the late reply's time", d)
+		}
+	})
+}
+
+// TestWatchedToTheEnd holds that abandoned attempts blame and credit as others do, and that all of them end.
+func TestWatchedToTheEnd(t *testing.T) {
+	for name, tc := range map[string]struct {
+		k     outcome.Kind
+		after time.Duration
+		want  State
+		count outcome.Kind
+		told  int // replies that came after all
+	}{
+		"answered":           {outcome.OK, 20 * ms, Healthy, outcome.OK, 5},
+		"answered late":      {outcome.OK, 1500 * ms, Healthy, outcome.OK, 5},
+		"answered very late": {outcome.OK, 3 * time.Second, Healthy, outcome.Timeout, 5},
+		"refused":            {outcome.ConnRefused, ms, Ejected, outcome.ConnRefused, 5},
+		"silent":             {outcome.Unknown, never, Suspect, outcome.Timeout, 0},
+		"a local fault":      {outcome.Local, ms, Unknown, outcome.Local, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r *rig) {
+				to := make(chan Result, 10)
+				var told atomic.Int64
+				for range 5 {
+					a := r.start(tc.k, tc.after, new(Attempt), to)
+					a.Abandon(func(reply exchange.Reply) {
+						if told.Add(1); reply.Kind != tc.k {
+							t.Errorf("told of %s", reply.Kind)
+						}
+					})
+				}
+				if n := r.u.Snapshot().Outstanding; n != 5 {
+					t.Errorf("%d outstanding, want 5", n)
+				}
+				time.Sleep(4 * time.Second)
+				synctest.Wait()
+				r.want(tc.want, name)
+				if len(to) != 0 || int(told.Load()) != tc.told || r.counted(tc.count) != 5 {
+					t.Errorf("%d results, told %d times, counted %v", len(to), told.Load(), r.kinds)
+				}
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				if n := r.u.Snapshot().Outstanding; n != 0 || len(r.s.open) != 0 {
+					t.Errorf("%d outstanding, %d exchanges open, want none", n, len(r.s.open))
+				}
+			})
+		})
+	}
+}
+
+// TestMerelySecond holds that an upstream whose replies always come second is not blamed.
+func TestMerelySecond(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		for range 100 {
+			r.start(outcome.OK, 40*ms, new(Attempt), make(chan Result, 1)).Abandon(nil)
+			time.Sleep(50 * ms)
+		}
+		if r.want(Healthy, "second"); r.u.Snapshot().Loss > 0.01 {
+			t.Errorf("%+v", r.u.Snapshot())
+		}
+	})
+}
+
+func TestClose(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.ask(1, outcome.OK, ms)
+		to := make(chan Result, 100)
+		for range 100 {
+			r.start(0, never, new(Attempt), to)
+		}
+		r.u.Close()
+		synctest.Wait()
+		r.want(Healthy, "closed")
+		if n := r.u.Snapshot().Outstanding; n != 0 || len(to) != 100 || r.counted(outcome.Cancelled) != 100 {
+			t.Errorf("%d outstanding, %d results, counted %v", n, len(to), r.kinds)
+		}
+		time.Sleep(time.Minute) // no timer is left that blames anybody
+		r.want(Healthy, "long closed")
+	})
+}
+
+// TestOptions holds how queries are sent while something is avoided.
+func TestOptions(t *testing.T) {
+	const d = 5 * time.Minute
+	plain, tcp := exchange.Options{NoEDNS: true}, exchange.Options{TCP: true}
+	ask := func(r *rig, n int, o exchange.Options, k outcome.Kind) {
+		for range n {
+			r.start(k, ms, &Attempt{Options: o}, nil)
+			time.Sleep(2 * ms)
+			synctest.Wait()
+		}
+	}
+	for name, tc := range map[string]struct {
+		do   func(r *rig)
+		want exchange.Options
+	}{
+		"as asked":                   {func(*rig) {}, exchange.Options{}},
+		"EDNS avoided":               {func(r *rig) { r.u.AvoidEDNS(time.Now(), d) }, plain},
+		"EDNS avoided, not for ever": {func(r *rig) { r.u.AvoidEDNS(time.Now(), d); time.Sleep(d) }, exchange.Options{}},
+		"UDP avoided":                {func(r *rig) { r.u.AvoidUDP(time.Now(), d) }, tcp},
+		"UDP avoided, not for ever":  {func(r *rig) { r.u.AvoidUDP(time.Now(), d); time.Sleep(d) }, exchange.Options{}},
+		"only plain ones answered":   {func(r *rig) { r.miss(3); ask(r, 3, plain, outcome.OK) }, plain},
+		"some plain ones answered":   {func(r *rig) { r.miss(3); ask(r, 2, plain, outcome.OK) }, exchange.Options{}},
+		"both answered":              {func(r *rig) { ask(r, 2, plain, outcome.OK); r.ask(1, outcome.OK, ms); ask(r, 2, plain, outcome.OK) }, exchange.Options{}},
+		"plain probes prove nothing": {func(r *rig) { r.probe(outcome.OK, ms); r.probe(outcome.OK, ms); r.probe(outcome.OK, ms) }, exchange.Options{}},
+		"plain ones unanswered":      {func(r *rig) { ask(r, 9, plain, outcome.ConnRefused) }, exchange.Options{}},
+		"TCP fails, UDP as it was":   {func(r *rig) { ask(r, 3, tcp, outcome.ConnRefused) }, exchange.Options{}},
+		"only plain ones, and 5 min": {func(r *rig) { r.miss(3); ask(r, 3, plain, outcome.OK); time.Sleep(d) }, exchange.Options{}},
+		"EDNS answered in the end": {func(r *rig) {
+			r.miss(3)
+			ask(r, 3, plain, outcome.OK)
+			time.Sleep(d)
+			r.ask(1, outcome.OK, ms)
+			ask(r, 1, plain, outcome.OK)
+		}, exchange.Options{}},
+		"EDNS unanswered still, then": {func(r *rig) { r.miss(3); ask(r, 3, plain, outcome.OK); time.Sleep(d); ask(r, 1, plain, outcome.OK) }, plain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r *rig) {
+				r.ask(1, outcome.OK, ms)
+				tc.do(r)
+				r.ask(1, outcome.OK, ms)
+				if got := r.options(); got != tc.want {
+					t.Errorf("sent with %+v, want %+v", got, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// TestTCPDown holds that TCP counts as broken until it works or some time has gone by.
+func TestTCPDown(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		tcp := func(k outcome.Kind, after time.Duration) {
+			r.start(k, after, &Attempt{Options: exchange.Options{TCP: true}}, nil)
+			time.Sleep(max(after, 0) + time.Second)
+			synctest.Wait()
+		}
+		r.ask(1, outcome.OK, ms)
+		for _, step := range []struct {
+			k     outcome.Kind
+			after time.Duration
+			want  bool
+		}{
+			{outcome.OK, ms, false},
+			{outcome.ConnRefused, 0, true},
+			{outcome.OK, ms, false},
+			{outcome.Unknown, never, false}, // one packet may be lost
+			{outcome.Unknown, never, false},
+			{outcome.Unknown, never, true},
+			{outcome.Local, 0, true},
+		} {
+			if tcp(step.k, step.after); r.u.TCPDown(time.Now()) != step.want {
+				t.Errorf("after %s: want down: %t", step.k, step.want)
+			}
+		}
+		time.Sleep(time.Minute)
+		if r.u.TCPDown(time.Now()) {
+			t.Error("still down after a minute")
+		}
+		if tcp(outcome.Local, 0); r.u.TCPDown(time.Now()) {
+			t.Error("down for a fault of this host")
+		}
+	})
+}
+
+// TestTrials holds that TryTrial lets one in per interval.
+func TestTrials(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		n := 0
+		for range 1000 {
+			if r.u.TryTrial(time.Now(), 100*ms) {
+				n++
+			}
+			time.Sleep(ms)
+		}
+		if n != 10 {
+			t.Errorf("%d trials in a second, want 10", n)
+		}
+	})
+}
+
+func TestHeard(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.ask(1, outcome.OK, 10*ms)
+		begin := time.Now()
+		time.Sleep(10 * ms)
+		if r.u.Heard(begin) || !r.u.Heard(begin.Add(-ms)) || r.u.Stale(time.Now(), 10*ms) || !r.u.Stale(time.Now(), 9*ms) {
+			t.Error("want the reply heard, and nothing since")
+		}
+		if r.probe(outcome.ServFail, ms); !r.u.Heard(begin) {
+			t.Error("a reply to a probe was not heard")
+		}
+		if !r.u.Stale(time.Now(), 9*ms) {
+			t.Error("a failure renews no estimate")
+		}
+		r.u.AskProbe()
+		r.u.AskProbe()
+		if !r.u.WantsProbe() || !r.u.Wanted() || r.wakes != 1 {
+			t.Errorf("asked for a probe, woken %d times", r.wakes)
+		}
+		if r.u.Probed(); r.u.WantsProbe() {
+			t.Error("a healthy upstream wants a probe")
+		}
+		r.start(0, never, new(Attempt), nil)
+		time.Sleep(400 * ms)
+		synctest.Wait()
+		if !r.u.WantsProbe() || r.wakes < 2 {
+			t.Error("want a probe after a query without a reply")
+		}
+	})
+}
+
+func TestSnapshot(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		begin := time.Now()
+		r.ask(10, outcome.OK, 10*ms)
+		time.Sleep(time.Second)
+		r.refuse()
+		r.start(0, never, new(Attempt), nil)
+		got := r.u.Snapshot()
+		if !got.Since.Equal(begin.Add(1100 * ms)) {
+			t.Errorf("since %s", got.Since.Sub(begin))
+		}
+		got.Since, got.LateAfter = time.Time{}, 0
+		want := Snapshot{
+			To: "192.0.2.1:53", Transport: "dns", State: "ejected", Reason: "conn_refused: 5 failures in a row",
+			SRTT: 10 * ms, Expected: 10 * ms, Outstanding: 1, Ejections: 1,
+		}
+		if got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
+}
+
+// TestConcurrent sends from many goroutines to an upstream that does all kinds of things.
+func TestConcurrent(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		const workers, each = 20, 100
+		var wg sync.WaitGroup
+		for w := range workers {
+			rnd := rand.New(rand.NewPCG(uint64(w), 1))
+			wg.Go(func() {
+				for range each {
+					after := time.Duration(rnd.IntN(3000)) * ms
+					if rnd.IntN(10) == 0 {
+						after = never
+					}
+					to := make(chan Result, 1)
+					a := r.start(outcome.Kind(1+rnd.IntN(int(outcome.Count)-1)), after, &Attempt{Probe: rnd.IntN(10) == 0}, to)
+					time.Sleep(time.Duration(rnd.IntN(100)) * ms)
+					if rnd.IntN(2) == 0 {
+						a.Abandon(nil)
+					}
+					_ = fmt.Sprint(r.u.State(), r.u.Snapshot(), r.u.WantsProbe(), r.u.Dead(time.Now()))
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		total := 0
+		for _, n := range r.kinds {
+			total += n
+		}
+		if n := r.u.Snapshot().Outstanding; n != 0 || total != workers*each || len(r.s.open) != 0 {
+			t.Errorf("%d outstanding, %d counted, %d open; want 0, %d, 0", n, total, len(r.s.open), workers*each)
+		}
+	})
+}

@@ -1,0 +1,45 @@
+package scenario
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/dnsguard/dnsguard"
+	"github.com/dnsguard/dnsguard/plugin/metrics"
+)
+
+// directive is one dnsguard directive.
+type directive struct{ *dnsguard.Guard }
+
+// State implements guard.
+func (d directive) State(to string) string {
+	for _, s := range d.Snapshot() {
+		if s.To == to {
+			return s.State
+		}
+	}
+	return ""
+}
+
+// newGuard makes the directive of a Corefile: one, at the moment.
+func newGuard(corefile string, env environment) (guard, error) {
+	configs, err := dnsguard.Parse(caddy.NewTestController("dns", corefile))
+	if err != nil {
+		return nil, err
+	}
+	if len(configs) != 1 {
+		return nil, errors.New("the Corefile must have one dnsguard directive")
+	}
+	g, err := dnsguard.New(configs[0], dnsguard.Env{
+		Dial: env.dial, Rand64: env.rand64,
+		Logf:    func(_ dnsguard.Level, format string, args ...any) { env.logf(format, args...) },
+		Metrics: metrics.New(env.registry, metrics.Options{Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("new: %w", err)
+	}
+	return directive{g}, nil
+}
