@@ -58,7 +58,7 @@ func KeyOf(r *dns.Msg, stream bool, size int, options string) Key {
 		Stream: stream, Options: options,
 	}
 	if !stream {
-		k.Size = uint16(min(max(size, dns.MinMsgSize), dns.MaxMsgSize)) //nolint:gosec // bounded
+		k.Size = uint16(min(max(size, dns.MinMsgSize), dns.MaxMsgSize))
 	}
 	if opt := r.IsEdns0(); opt != nil {
 		k.DO = opt.Do()
@@ -118,7 +118,7 @@ func Pack(buf []byte, k Key, name string) ([]byte, int, error) {
 		flags = 1 << 15
 	}
 	binary.BigEndian.PutUint32(buf[off+5:], flags)
-	binary.BigEndian.PutUint16(buf[off+9:], uint16(len(k.Options))) //nolint:gosec // less than 64 KiB: it came in one message
+	binary.BigEndian.PutUint16(buf[off+9:], uint16(len(k.Options)))
 	off += optLen
 	off += copy(buf[off:], k.Options)
 	return buf[:off], end, nil

@@ -88,13 +88,13 @@ func (d *dohExchanger) Close() {
 	d.cancel()
 	d.client.CloseIdleConnections()
 	for _, c := range conns {
-		c.Close()
+		_ = c.Close()
 	}
 	d.wg.Wait()
 }
 
 // dial opens a connection to the configured address, whatever the URL says. The
-// client may go on dialing for a request that was cancelled; Close ends that.
+// client may go on dialling for a request that was cancelled; Close ends that.
 func (d *dohExchanger) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	d.mu.Lock()
 	if d.closed {

@@ -97,12 +97,12 @@ func fingerprint(question []byte) uint32 {
 
 // repeats reports whether the response b repeats a question of n octets with
 // the given fingerprint.
-func repeats(b []byte, n int, print uint32) bool {
+func repeats(b []byte, n int, mark uint32) bool {
 	if !hasQuestion(b) {
 		return mayOmitQuestion(b)
 	}
 	end := headerLen + n
-	return len(b) >= end && fingerprint(b[headerLen:end]) == print
+	return len(b) >= end && fingerprint(b[headerLen:end]) == mark
 }
 
 // appendQuery appends q to b as it goes on the wire under an ID.

@@ -51,10 +51,10 @@ func TestProtoNames(t *testing.T) {
 // TestFingerprint: case does not matter, all else does.
 func TestFingerprint(t *testing.T) {
 	a := query("www.Example.org")
-	print := fingerprint(a.Wire[headerLen:a.QuestionEnd])
+	mark := fingerprint(a.Wire[headerLen:a.QuestionEnd])
 	for name, same := range map[string]bool{"WWW.example.ORG": true, "www.example.com": false, "www.example.or": false} {
 		b := query(name)
-		if got := fingerprint(b.Wire[headerLen:b.QuestionEnd]) == print; got != same {
+		if got := fingerprint(b.Wire[headerLen:b.QuestionEnd]) == mark; got != same {
 			t.Errorf("%s: same as www.Example.org: %v", name, got)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 // The bounds of a pool of stream connections.
 const (
-	maxConns   = 16   // open or dialing at once
+	maxConns   = 16   // open or dialling at once
 	maxDepth   = 128  // outstanding exchanges of one connection
 	softDepth  = 16   // outstanding exchanges of every connection that call for one more
 	maxQueue   = 1024 // exchanges that wait for a connection
@@ -41,7 +41,7 @@ type streamPool struct {
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
-	conns  []*streamConn // dialing or open
+	conns  []*streamConn // dialling or open
 	queue  []*streamFlight
 	depth  int           // outstanding exchanges that a connection may have now
 	spared time.Duration // until when depth is less than maxDepth
@@ -199,39 +199,46 @@ func (p *streamPool) placeLocked(f *streamFlight, now time.Duration, fresh bool)
 	if p.depth < maxDepth && now >= p.spared {
 		p.depth = maxDepth
 	}
-	var open, dialing, worn *streamConn
-	for _, c := range p.conns {
-		switch {
-		case c.wornLocked(now):
-			worn = c
-		case c.resting || c.out >= p.depth:
-		case c.conn == nil:
-			if dialing == nil || c.out < dialing.out {
-				dialing = c
-			}
-		case open == nil || c.out < open.out:
-			open = c
-		}
-	}
-	if worn != nil {
-		worn.settleLocked(now) // it makes room, if it is idle
-	}
+	open, dialling := p.emptiestLocked(now)
 	more := len(p.conns) < maxConns
-	if open != nil && (!fresh || dialing == nil && !more) {
-		if open.out >= softDepth && dialing == nil && more {
+	if open != nil && (!fresh || dialling == nil && !more) {
+		if open.out >= softDepth && dialling == nil && more {
 			p.dialLocked(now)
 		}
 		open.takeLocked(f)
 		return true
 	}
-	if dialing == nil && more {
-		dialing = p.dialLocked(now)
+	if dialling == nil && more {
+		dialling = p.dialLocked(now)
 	}
-	if dialing == nil {
+	if dialling == nil {
 		return false
 	}
-	dialing.takeLocked(f)
+	dialling.takeLocked(f)
 	return true
+}
+
+// emptiestLocked returns the connections that can take an exchange and have the
+// fewest, one that is open and one that is being dialled; nil where there is
+// none. A worn one makes room, if it is idle.
+func (p *streamPool) emptiestLocked(now time.Duration) (open, dialling *streamConn) {
+	fewer := func(c, than *streamConn) bool { return than == nil || c.out < than.out }
+	var worn *streamConn
+	for _, c := range p.conns {
+		switch {
+		case c.wornLocked(now):
+			worn = c
+		case c.resting || c.out >= p.depth:
+		case c.conn == nil && fewer(c, dialling):
+			dialling = c
+		case c.conn != nil && fewer(c, open):
+			open = c
+		}
+	}
+	if worn != nil {
+		worn.settleLocked(now)
+	}
+	return open, dialling
 }
 
 // queueLocked has f wait for a connection.

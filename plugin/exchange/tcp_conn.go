@@ -14,7 +14,7 @@ type streamConn struct {
 	wake chan struct{} // there is something to write
 	done chan struct{} // closed with the connection
 
-	conn    net.Conn // nil while dialing
+	conn    net.Conn // nil while dialling
 	local   net.Addr
 	timer   *time.Timer // ends an idle connection
 	flights map[uint16]*streamFlight

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -127,7 +128,7 @@ func TestTCPIdle(t *testing.T) {
 			peer.reply(t, answer(peer.next(t)))
 			wantKind(t, sink.wait(t), outcome.OK)
 			time.Sleep(11 * time.Second) // over Expire
-			if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
+			if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("idle connection: %v, want EOF", err)
 			}
 		}

@@ -183,10 +183,34 @@ func edns(k outcome.Kind) bool {
 // failedBy takes an attempt that came to nothing: the same upstream is asked
 // in another way where that may help, else the next one.
 func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
+	w.noteFailure(now, a, r)
+	if !a.Trial && w.otherwise(now, a, r.Kind) {
+		return false
+	}
+	if w.held.by != nil {
+		return w.verify(now)
+	}
+	switch {
+	case a.Trial && w.pending > 0:
+		return false
+	case w.waitsForFit() || w.launchNext(now):
+		return false
+	case w.pending > 0:
+		if unsent(a, r) {
+			w.lateAt = now // the others are late already
+		}
+		return false
+	case w.lastResort(now, r.Kind):
+		return false
+	}
+	return w.giveUp(now)
+}
+
+func (w *walk) noteFailure(now time.Time, a *upstream.Attempt, r exchange.Reply) {
 	w.failed = append(w.failed, a)
 	w.kinds = append(w.kinds, r.Kind)
-	if a.Options.TCP && r.Local == nil {
-		w.unsent++ // no connection
+	if unsent(a, r) {
+		w.unsent++
 	}
 	if r.Kind == outcome.Refused {
 		w.refused |= zones.Of(a.Index)
@@ -194,29 +218,10 @@ func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	if r.Msg != nil && r.Kind != outcome.Truncated && (w.soft == nil || r.Kind == outcome.ServFail) {
 		w.soft = &held{reply: r, by: a, at: now}
 	}
-	if !a.Trial && w.otherwise(now, a, r.Kind) {
-		return false
-	}
-	if w.held.by != nil {
-		return w.verify(now)
-	}
-	if a.Trial && w.pending > 0 {
-		return false
-	}
-	if w.waitsForFit() || w.launchNext(now) {
-		return false
-	}
-	if w.pending > 0 {
-		if a.Options.TCP && r.Local == nil && w.held.by == nil {
-			w.lateAt = now // the others are late already
-		}
-		return false
-	}
-	if w.lastResort(now, r.Kind) {
-		return false
-	}
-	return w.giveUp(now)
 }
+
+// unsent reports whether an attempt ended for want of a connection.
+func unsent(a *upstream.Attempt, r exchange.Reply) bool { return a.Options.TCP && r.Local == nil }
 
 // otherwise asks the same upstream once more in the way that its failure suggests.
 func (w *walk) otherwise(now time.Time, a *upstream.Attempt, k outcome.Kind) bool {

@@ -115,7 +115,6 @@ type Upstream struct {
 
 	attempts [outcome.Count][exchange.ProtoCount]atomic.Pointer[prometheus.Counter]
 	duration [24]atomic.Pointer[prometheus.Observer]
-	late     sync.Once
 	sockets  [exchange.ProtoCount]atomic.Int64
 }
 

@@ -239,7 +239,8 @@ func TestOneOfEach(t *testing.T) {
 			t.Error("metrics were declared twice")
 		}
 	}()
-	if Unregistered() == Unregistered() || OfProcess(Options{Namespace: "test"}) != OfProcess(Options{Namespace: "other"}) {
+	one, two := Unregistered(), Unregistered()
+	if one == two || OfProcess(Options{Namespace: "test"}) != OfProcess(Options{Namespace: "other"}) {
 		t.Error("want those of the process to be the same, and others not")
 	}
 	New(reg, Options{Namespace: "coredns"})

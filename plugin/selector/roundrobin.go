@@ -24,7 +24,7 @@ func (r *roundRobin) keys(cs []Candidate, _ func(n int) int) {
 	for i := range cs {
 		cs[i].key = int64(cs[i].Index)
 		if cs[i].Rank == fittest {
-			cs[i].key = int64((place + n - first) % n) //nolint:gosec // less than 64
+			cs[i].key = int64((place + n - first) % n)
 			place++
 		}
 	}

@@ -95,8 +95,12 @@ func at(rank Rank, cost ...time.Duration) []Candidate {
 // TestRankFirst holds that no policy sets a worse rank before a better one.
 func TestRankFirst(t *testing.T) {
 	cs := []Candidate{
-		{Index: 0, Rank: Out, Cost: 1}, {Index: 1, Rank: Failing, Cost: 2}, {Index: 2, Rank: Unfit, Cost: 3},
-		{Index: 3, Rank: Sole, Cost: 4}, {Index: 4, Rank: Unsure, Cost: 5}, {Index: 5, Rank: Fit, Cost: time.Second},
+		{Index: 0, Rank: Out, Cost: 1},
+		{Index: 1, Rank: Failing, Cost: 2},
+		{Index: 2, Rank: Unfit, Cost: 3},
+		{Index: 3, Rank: Sole, Cost: 4},
+		{Index: 4, Rank: Unsure, Cost: 5},
+		{Index: 5, Rank: Fit, Cost: time.Second},
 	}
 	for _, name := range []string{"adaptive", "random", "round_robin", "sequential"} {
 		first, last := orders(policy(t, name), cs, 20)

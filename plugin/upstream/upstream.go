@@ -183,7 +183,7 @@ func (u *Upstream) Probed() { u.wanted.Store(false) }
 func (u *Upstream) Ripe(now time.Time) bool { return u.since(now) >= u.ripeAt.Load() }
 
 // State is the state now.
-func (u *Upstream) State() State { return State(u.state.Load()) } //nolint:gosec // a State was stored
+func (u *Upstream) State() State { return State(u.state.Load()) }
 
 // Close ends all exchanges and waits for them.
 func (u *Upstream) Close() {

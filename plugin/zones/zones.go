@@ -334,22 +334,31 @@ func (j judgement) known(z *zone) Doubt {
 	if !d.Credible || z.split || j.sampled {
 		return d
 	}
-	// It is the one that knows the zone, and the others are wrong in most zones, and have known nothing here.
 	authority := z.good.Has(j.By) && d.Verify&(^j.poor|z.good) == 0
-	need := rounds
-	if z.good == 0 && !j.knowsZone() {
-		need = roundsDark
-	}
-	agreed := z.rounds >= need ||
-		(j.uniform && z.rounds > 0) ||
-		(authority && z.rounds > 0 && slices.Contains(z.parents[:], dnsmsg.Parent(j.Name)))
 	switch {
 	case j.NoData && (j.uniform || authority):
 		d.Verify = 0
-	case agreed:
+	case j.agreed(z, authority):
 		d.Verify &^= z.agreed
 	}
 	return d
+}
+
+// agreed reports whether the pool has agreed in the zone often enough.
+// authority says that the denier is the one that knows the zone, and that the
+// others are wrong in most zones and have known nothing in this one.
+func (j judgement) agreed(z *zone, authority bool) bool {
+	switch {
+	case z.rounds == 0:
+		return false
+	case j.uniform:
+		return true
+	case authority && slices.Contains(z.parents[:], dnsmsg.Parent(j.Name)):
+		return true
+	case z.good == 0 && !j.knowsZone():
+		return z.rounds >= roundsDark
+	}
+	return z.rounds >= rounds
 }
 
 func (t *Table) addLocked(now time.Time, key string) *zone {

@@ -57,13 +57,6 @@ func (h *host) start(name string, argv ...string) *process {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-func (p *process) signal(s os.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatalf("signal %s: %v", p.name, err)
-	}
-}
-
 // kill ends the process at once, and waits for its end.
 func (p *process) kill() {
 	p.killed = true

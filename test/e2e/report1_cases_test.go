@@ -116,8 +116,10 @@ func TestReport1cTooManyOpenFiles(t *testing.T) {
 	r.resolvConf(r.upstreams)
 	r.node.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start")
 	// A user namespace of its own, so that only this process has no inotify.
-	limited := []string{"unshare", "--user", "--map-root-user", "sh", "-c",
-		`echo 0 > /proc/sys/user/max_inotify_instances && ulimit -n 64 && exec "$@"`, "sh"}
+	limited := []string{
+		"unshare", "--user", "--map-root-user", "sh", "-c",
+		`echo 0 > /proc/sys/user/max_inotify_instances && ulimit -n 64 && exec "$@"`, "sh",
+	}
 	for _, d := range []string{forward, directive()} {
 		requiresDirective(t, d)
 		s := r.node.coredns(fmt.Sprintf(reportCorefile, d), limited...)

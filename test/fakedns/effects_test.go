@@ -77,7 +77,7 @@ func TestForgeThenAnswer(t *testing.T) {
 		defer c.Close()
 		began := time.Now()
 		for i := range 4 {
-			m := new(dns.Msg)
+			var m *dns.Msg
 			var err error
 			if i == 0 {
 				m, _, err = ask(t, c, "a.example", dns.TypeA, true)
