@@ -105,7 +105,7 @@ func (p *Prober) round(now time.Time) time.Duration {
 	for k := range n { // beginning where the last round ran out
 		i := (p.first + k) % n
 		u := p.cfg.Upstreams[i]
-		if !u.WantsProbe() {
+		if !u.WantsProbe(now) {
 			p.tries[i] = 0
 			continue
 		}
@@ -122,7 +122,7 @@ func (p *Prober) round(now time.Time) time.Duration {
 		p.last[i] = now
 		p.tries[i]++
 		u.Probed()
-		u.Send(now, &p.query, &upstream.Attempt{Index: i, Probe: true, Options: exchange.Options{TCP: p.cfg.TCP, NoEDNS: true}}, nil)
+		u.Send(now, &p.query, &upstream.Attempt{Index: i, Probe: true, Options: exchange.Options{TCP: p.cfg.TCP || u.TCPAlone(now), NoEDNS: true}}, nil)
 		soonest(p.every(i, u))
 	}
 	return next

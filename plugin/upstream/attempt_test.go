@@ -314,16 +314,16 @@ func TestHeard(t *testing.T) {
 		}
 		r.u.AskProbe()
 		r.u.AskProbe()
-		if !r.u.WantsProbe() || !r.u.Wanted() || r.wakes != 1 {
+		if !r.u.WantsProbe(time.Now()) || !r.u.Wanted() || r.wakes != 1 {
 			t.Errorf("asked for a probe, woken %d times", r.wakes)
 		}
-		if r.u.Probed(); r.u.WantsProbe() {
+		if r.u.Probed(); r.u.WantsProbe(time.Now()) {
 			t.Error("a healthy upstream wants a probe")
 		}
 		r.start(0, never, new(Attempt), nil)
 		time.Sleep(400 * ms)
 		synctest.Wait()
-		if !r.u.WantsProbe() || r.wakes < 2 {
+		if !r.u.WantsProbe(time.Now()) || r.wakes < 2 {
 			t.Error("want a probe after a query without a reply")
 		}
 	})
@@ -370,7 +370,7 @@ func TestConcurrent(t *testing.T) {
 					if rnd.IntN(2) == 0 {
 						a.Abandon(nil)
 					}
-					_ = fmt.Sprint(r.u.State(), r.u.Snapshot(), r.u.WantsProbe(), r.u.Dead(time.Now()))
+					_ = fmt.Sprint(r.u.State(), r.u.Snapshot(), r.u.WantsProbe(time.Now()), r.u.Dead(time.Now()))
 				}
 			})
 		}

@@ -65,8 +65,7 @@ const (
 	plainsNeeded  = 3               // replies in a row to plain queries, and none to others, that show this
 	tcpFails      = 3               // time-outs in a row by TCP that show it to be broken
 	tcpFailEvery  = 200 * time.Millisecond
-	tcpDownBase   = 2 * time.Second // for so long TCP is left out after time-outs, doubling
-	tcpDownMost   = time.Minute
+	tcpDownFor    = 30 * time.Second // for so long TCP is left out, unless a probe shows that it works
 )
 
 // health is what State is decided from; guarded by Upstream.mu.
@@ -108,7 +107,6 @@ func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was sta
 	if r.Proto != exchange.UDP {
 		u.stream.Store(t)
 		u.tcpBad.Store(0)
-		u.tcpDowns.Store(0)
 		u.tcpDown.Store(0)
 	}
 	usable := r.Kind == outcome.OK || r.Kind.Denied() || (r.Kind == outcome.Truncated && !u.TCPDown(now))
@@ -181,8 +179,8 @@ func (u *Upstream) unansweredLocked(t int64, k outcome.Kind) *Change {
 }
 
 // tcpFailed: plain TCP failed, where UDP is the rule. When that is certain it
-// is left out for a while; what goes by UDP is not affected. One time-out may
-// be one lost packet.
+// is left out until a probe by TCP is answered; what goes by UDP is not
+// affected. One time-out may be one lost packet.
 func (u *Upstream) tcpFailed(now time.Time, k outcome.Kind) {
 	t := u.since(now)
 	n := int32(1)
@@ -191,13 +189,13 @@ func (u *Upstream) tcpFailed(now time.Time, k outcome.Kind) {
 	} else if last := u.tcpMiss.Load(); t-last < int64(tcpFailEvery) || !u.tcpMiss.CompareAndSwap(last, t) {
 		return // it waited for the same connection
 	}
-	if u.tcpBad.Add(n) >= tcpFails {
-		u.tcpBad.Store(0)
-		down := tcpDownMost
-		if k == outcome.Timeout {
-			down = min(tcpDownBase<<min(u.tcpDowns.Add(1)-1, 8), tcpDownMost)
-		}
-		u.tcpDown.Store(t + int64(down))
+	if u.tcpBad.Add(n) < tcpFails {
+		return
+	}
+	u.tcpBad.Store(0)
+	u.tcpDown.Store(t + int64(tcpDownFor))
+	if u.cfg.Wake != nil {
+		u.cfg.Wake()
 	}
 }
 
@@ -208,15 +206,15 @@ func (u *Upstream) Contradicted(now time.Time, k outcome.Kind) { u.failed(now, k
 // missed: an attempt has no reply later than replies usually are.
 func (u *Upstream) missed(now time.Time, a *Attempt) {
 	sent := u.since(a.SentAt)
-	if a.Probe {
-		if u.heard.Load() <= sent {
-			u.failed(now, outcome.Timeout, true)
-		}
-		return
-	}
-	if a.optionalTCP() {
+	switch {
+	case a.optionalTCP():
 		if u.stream.Load() <= sent {
 			u.tcpFailed(now, outcome.Timeout)
+		}
+		return
+	case a.Probe:
+		if u.heard.Load() <= sent {
+			u.failed(now, outcome.Timeout, true)
 		}
 		return
 	}
@@ -442,8 +440,8 @@ func (u *Upstream) Dead(now time.Time) bool {
 
 // WantsProbe reports whether a probe should be sent: the upstream has never
 // been heard, or does not answer.
-func (u *Upstream) WantsProbe() bool {
-	if u.wanted.Load() {
+func (u *Upstream) WantsProbe(now time.Time) bool {
+	if u.wanted.Load() || u.TCPAlone(now) {
 		return true
 	}
 	switch u.State() {

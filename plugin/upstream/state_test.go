@@ -226,7 +226,7 @@ func TestSuspectSoon(t *testing.T) {
 func TestNew(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
 		r.want(Unknown, "at first")
-		if r.u.EverHeard() || r.u.Silent() || !r.u.WantsProbe() {
+		if r.u.EverHeard() || r.u.Silent() || !r.u.WantsProbe(time.Now()) {
 			t.Error("want nothing known, and a probe wanted")
 		}
 		r.probe(0, never)
@@ -244,7 +244,7 @@ func TestNew(t *testing.T) {
 	})
 	inBubble(t, nil, func(t *testing.T, r *rig) {
 		r.probe(outcome.ServFail, 20*ms)
-		if r.want(Unknown, "a probe answered"); !r.u.EverHeard() || r.u.Silent() || r.u.WantsProbe() {
+		if r.want(Unknown, "a probe answered"); !r.u.EverHeard() || r.u.Silent() || r.u.WantsProbe(time.Now()) {
 			t.Error("want it heard, and no further probe")
 		}
 		r.ask(1, outcome.NXDomain, ms)
@@ -325,7 +325,7 @@ func TestProbesOnly(t *testing.T) {
 		for range 600 {
 			r.start(0, never, new(Attempt), nil)
 			time.Sleep(50 * ms)
-			if r.u.WantsProbe() {
+			if r.u.WantsProbe(time.Now()) {
 				r.probe(outcome.OK, 10*ms)
 			}
 			time.Sleep(40 * ms)

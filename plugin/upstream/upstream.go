@@ -61,24 +61,23 @@ type Upstream struct {
 	cfg  Config
 	base time.Time // all instants below are nanoseconds since; only its monotonic reading counts
 
-	est      estimate
-	state    atomic.Uint32 // State
-	heard    atomic.Int64  // the last reply, to probes too, whatever it said; 0: never
-	reply    atomic.Int64  // the last reply to a query; 0: never
-	good     atomic.Int64  // the last usable sample of the round trip
-	asked    atomic.Int64  // the last trial or probe
-	plain    atomic.Int64  // until when EDNS is left out
-	byTCP    atomic.Int64  // until when UDP is left out
-	ripeAt   atomic.Int64  // before this there is no way back from suspect or ejected
-	unheard  atomic.Bool   // has left a probe unanswered, and has never replied
-	wanted   atomic.Bool   // a probe is wanted
-	stream   atomic.Int64  // the last reply over a stream; 0: never
-	tcpDown  atomic.Int64  // until when plain TCP is taken for broken
-	tcpBad   atomic.Int32  // time-outs in a row by plain TCP
-	tcpDowns atomic.Int32  // times that this took TCP out, in a row
-	tcpMiss  atomic.Int64  // the last of them
-	plains   atomic.Int32  // replies in a row to queries without EDNS, while those with EDNS got none
-	replies  atomic.Bool   // ejected for what it replies, not for silence
+	est     estimate
+	state   atomic.Uint32 // State
+	heard   atomic.Int64  // the last reply, to probes too, whatever it said; 0: never
+	reply   atomic.Int64  // the last reply to a query; 0: never
+	good    atomic.Int64  // the last usable sample of the round trip
+	asked   atomic.Int64  // the last trial or probe
+	plain   atomic.Int64  // until when EDNS is left out
+	byTCP   atomic.Int64  // until when UDP is left out
+	ripeAt  atomic.Int64  // before this there is no way back from suspect or ejected
+	unheard atomic.Bool   // has left a probe unanswered, and has never replied
+	wanted  atomic.Bool   // a probe is wanted
+	stream  atomic.Int64  // the last reply over a stream; 0: never
+	tcpDown atomic.Int64  // until when plain TCP is taken for broken
+	tcpBad  atomic.Int32  // time-outs in a row by plain TCP
+	tcpMiss atomic.Int64  // the last of them
+	plains  atomic.Int32  // replies in a row to queries without EDNS, while those with EDNS got none
+	replies atomic.Bool   // ejected for what it replies, not for silence
 
 	mu      sync.Mutex
 	health  health
@@ -162,6 +161,9 @@ func (u *Upstream) Replies() bool { return u.replies.Load() && u.State() >= Half
 
 // TCPDown reports whether plain TCP to the upstream has failed of late.
 func (u *Upstream) TCPDown(now time.Time) bool { return u.tcpDown.Load() > u.since(now) }
+
+// TCPAlone reports whether nothing but plain TCP to the upstream has failed.
+func (u *Upstream) TCPAlone(now time.Time) bool { return u.State() == Healthy && u.TCPDown(now) }
 
 // HeardStream reports whether the upstream has replied over a stream since t.
 func (u *Upstream) HeardStream(t time.Time) bool { return u.stream.Load() > u.since(t) }
