@@ -145,8 +145,25 @@ func (w *walk) verify(now time.Time) bool {
 	return false
 }
 
+// hasFailed reports whether all attempts that were made with upstream i have failed.
 func (w *walk) hasFailed(i int) bool {
-	return slices.ContainsFunc(w.failed, func(a *upstream.Attempt) bool { return a.Index == i })
+	n := 0
+	for _, a := range w.failed {
+		if a.Index == i {
+			n++
+		}
+	}
+	return n > 0 && n == w.triesOf(i)
+}
+
+func (w *walk) triesOf(i int) int {
+	n := 0
+	for _, a := range w.tries {
+		if a.Index == i {
+			n++
+		}
+	}
+	return n
 }
 
 // truncatedBy takes a reply that did not fit a datagram.
@@ -188,6 +205,9 @@ func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 		return false
 	}
 	if w.held.by != nil {
+		if !w.held.credible && !a.Options.TCP && w.byTCP(now, a.Index, r.Kind) {
+			return false
+		}
 		return w.verify(now)
 	}
 	switch {
@@ -254,6 +274,15 @@ func (w *walk) waitsForFit() bool {
 	return false
 }
 
+// byTCP asks an upstream by TCP whose UDP port refuses.
+func (w *walk) byTCP(now time.Time, i int, k outcome.Kind) bool {
+	u := w.up(i)
+	if (k != outcome.ConnRefused && k != outcome.Unreachable) || w.tcp || u.Transport() != "dns" || u.TCPDown(now) {
+		return false
+	}
+	return w.launch(now, i, exchange.Options{TCP: true})
+}
+
 // lastResort asks once more where nothing else is left: by TCP after a reply
 // that could not be parsed, or where only UDP may be blocked; from a new
 // socket after a fault of this host.
@@ -269,8 +298,10 @@ func (w *walk) lastResort(now time.Time, k outcome.Kind) bool {
 			return w.launch(now, first, exchange.Options{})
 		}
 	case outcome.ConnRefused, outcome.Unreachable:
-		if w.up(first).Transport() == "dns" && w.resent == 0 && !w.tcp && !w.up(first).TCPDown(now) {
-			return w.launch(now, first, exchange.Options{TCP: true})
+		for _, c := range w.order {
+			if w.triesOf(c.Index) == 1 && w.byTCP(now, c.Index, k) {
+				return true
+			}
 		}
 	}
 	return false

@@ -122,7 +122,7 @@ func (p *Prober) round(now time.Time) time.Duration {
 		p.last[i] = now
 		p.tries[i]++
 		u.Probed()
-		u.Send(now, &p.query, &upstream.Attempt{Index: i, Probe: true, Options: exchange.Options{TCP: p.cfg.TCP || u.TCPAlone(now), NoEDNS: true}}, nil)
+		u.Send(now, &p.query, &upstream.Attempt{Index: i, Probe: true, Options: exchange.Options{TCP: p.cfg.TCP || u.ProbeByTCP(now, p.tries[i]), NoEDNS: true}}, nil)
 		soonest(p.every(i, u))
 	}
 	return next

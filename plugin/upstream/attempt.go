@@ -29,6 +29,7 @@ type Attempt struct {
 	// Probe says that no client waits for the attempt.
 	Probe bool
 
+	noUDP     bool // UDP is left out, so that TCP stands for the upstream
 	handle    exchange.Handle
 	overdueAt int64
 	giveUpAt  int64
@@ -54,8 +55,8 @@ func (u *Upstream) Send(now time.Time, q *exchange.Query, a *Attempt, to chan<- 
 	if u.NoEDNS(now) {
 		a.Options.NoEDNS = true
 	}
-	if u.NoUDP(now) {
-		a.Options.TCP = true
+	if u.NoUDP(now) && !u.TCPDown(now) {
+		a.Options.TCP, a.noUDP = true, true
 	}
 	t := u.since(now)
 	a.overdueAt = t + int64(u.overdueAfter())
@@ -137,7 +138,7 @@ func (a *Attempt) cancelLocked() bool {
 
 // optionalTCP reports whether the attempt went by TCP where UDP is the rule.
 func (a *Attempt) optionalTCP() bool {
-	return a.Options.TCP && a.Upstream.cfg.Transport == "dns" && !a.Upstream.cfg.TCPOnly
+	return a.Options.TCP && !a.noUDP && a.Upstream.cfg.Transport == "dns" && !a.Upstream.cfg.TCPOnly
 }
 
 // ended takes the end of an attempt into the record.

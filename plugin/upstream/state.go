@@ -65,6 +65,7 @@ const (
 	plainsNeeded  = 3               // replies in a row to plain queries, and none to others, that show this
 	tcpFails      = 3               // time-outs in a row by TCP that show it to be broken
 	tcpFailEvery  = 200 * time.Millisecond
+	streamFor     = 30 * time.Second // for so long UDP is left out where only TCP is answered
 	tcpDownFor    = 30 * time.Second // for so long TCP is left out, unless a probe shows that it works
 )
 
@@ -73,6 +74,7 @@ type health struct {
 	since     int64 // when the state began
 	reason    string
 	fails     int          // failures in a row, of queries
+	last      outcome.Kind // the last of them
 	silent    int          // attempts in a row, overdue with nothing heard since they were sent
 	silentAt  int64        // when the first of them was sent
 	ejections int          // ejections, decayed
@@ -103,6 +105,9 @@ func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was sta
 		} else if u.plains.Add(1) >= plainsNeeded {
 			u.AvoidEDNS(now, plainFor)
 		}
+	}
+	if a.optionalTCP() && u.udpFails() {
+		u.AvoidUDP(now, streamFor)
 	}
 	if r.Proto != exchange.UDP {
 		u.stream.Store(t)
@@ -136,6 +141,19 @@ func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was sta
 	u.tell(c)
 }
 
+// udpFails reports whether it is UDP that fails, now that TCP has been seen to
+// work: the port refuses, or the upstream has been ejected for silence.
+func (u *Upstream) udpFails() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	h := &u.health
+	switch u.State() {
+	case Ejected, HalfOpen:
+		return h.cause == outcome.Timeout || h.cause == outcome.ConnRefused || h.cause == outcome.Unreachable
+	}
+	return h.fails >= suspectAfter && (h.last == outcome.ConnRefused || h.last == outcome.Unreachable)
+}
+
 // failed: an attempt came to a failure that is the upstream's or its path's.
 func (u *Upstream) failed(now time.Time, k outcome.Kind, probe bool) {
 	t := u.since(now)
@@ -150,6 +168,7 @@ func (u *Upstream) failed(now time.Time, k outcome.Kind, probe bool) {
 		c = u.unansweredLocked(t, k)
 	} else {
 		h.fails++
+		h.last = k
 		u.tallyLocked(t, true)
 		c = u.judgeLocked(t, k)
 	}

@@ -165,6 +165,13 @@ func (u *Upstream) TCPDown(now time.Time) bool { return u.tcpDown.Load() > u.sin
 // TCPAlone reports whether nothing but plain TCP to the upstream has failed.
 func (u *Upstream) TCPAlone(now time.Time) bool { return u.State() == Healthy && u.TCPDown(now) }
 
+// ProbeByTCP reports whether the n-th probe in a row is to go by TCP: where
+// TCP alone has failed; and every other one to an upstream that may be
+// reachable by TCP alone.
+func (u *Upstream) ProbeByTCP(now time.Time, n int) bool {
+	return u.TCPAlone(now) || (u.State() == Ejected && u.cfg.Transport == "dns" && n%2 == 1)
+}
+
 // HeardStream reports whether the upstream has replied over a stream since t.
 func (u *Upstream) HeardStream(t time.Time) bool { return u.stream.Load() > u.since(t) }
 
