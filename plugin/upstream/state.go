@@ -96,24 +96,7 @@ type tally struct{ attempts, failed int }
 // answered: the upstream replied.
 func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was stage) {
 	t := u.since(now)
-	u.heard.Store(t)
-	u.unheard.Store(false)
-	if !a.Probe {
-		u.reply.Store(t)
-		if !a.Options.NoEDNS {
-			u.plains.Store(0)
-		} else if u.plains.Add(1) >= plainsNeeded {
-			u.AvoidEDNS(now, plainFor)
-		}
-	}
-	if a.optionalTCP() && u.udpFails() {
-		u.AvoidUDP(now, streamFor)
-	}
-	if r.Proto != exchange.UDP {
-		u.stream.Store(t)
-		u.tcpBad.Store(0)
-		u.tcpDown.Store(0)
-	}
+	u.noteReply(now, a, r.Proto)
 	usable := r.Kind == outcome.OK || r.Kind.Denied() || (r.Kind == outcome.Truncated && !u.TCPDown(now))
 	if usable {
 		rtt := r.RTT
@@ -139,19 +122,6 @@ func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was sta
 	}
 	u.mu.Unlock()
 	u.tell(c)
-}
-
-// udpFails reports whether it is UDP that fails, now that TCP has been seen to
-// work: the port refuses, or the upstream has been ejected for silence.
-func (u *Upstream) udpFails() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	h := &u.health
-	switch u.State() {
-	case Ejected, HalfOpen:
-		return h.cause == outcome.Timeout || h.cause == outcome.ConnRefused || h.cause == outcome.Unreachable
-	}
-	return h.fails >= suspectAfter && (h.last == outcome.ConnRefused || h.last == outcome.Unreachable)
 }
 
 // failed: an attempt came to a failure that is the upstream's or its path's.
@@ -195,27 +165,6 @@ func (u *Upstream) unansweredLocked(t int64, k outcome.Kind) *Change {
 	case Healthy, Ejected:
 	}
 	return nil
-}
-
-// tcpFailed: plain TCP failed, where UDP is the rule. When that is certain it
-// is left out until a probe by TCP is answered; what goes by UDP is not
-// affected. One time-out may be one lost packet.
-func (u *Upstream) tcpFailed(now time.Time, k outcome.Kind) {
-	t := u.since(now)
-	n := int32(1)
-	if k != outcome.Timeout {
-		n = tcpFails
-	} else if last := u.tcpMiss.Load(); t-last < int64(tcpFailEvery) || !u.tcpMiss.CompareAndSwap(last, t) {
-		return // it waited for the same connection
-	}
-	if u.tcpBad.Add(n) < tcpFails {
-		return
-	}
-	u.tcpBad.Store(0)
-	u.tcpDown.Store(t + int64(tcpDownFor))
-	if u.cfg.Wake != nil {
-		u.cfg.Wake()
-	}
 }
 
 // Contradicted says that the upstream answered with a failure (SERVFAIL,
@@ -300,147 +249,6 @@ func (u *Upstream) judgeLocked(t int64, k outcome.Kind) *Change {
 		reason = fmt.Sprintf("%s: %d of %d attempts failed in %s", k, failed, n, 2*window)
 	}
 	return u.ejectLocked(t, k, reason)
-}
-
-// suspectLocked makes the upstream suspect, for the longer the more often that
-// has happened of late.
-func (u *Upstream) suspectLocked(t int64, reason string) *Change {
-	h := &u.health
-	for forgiven := (t - h.suspectAt) / int64(calmAfter); forgiven > 0 && h.flaps > 0; forgiven-- {
-		h.flaps--
-	}
-	h.flaps = min(h.flaps+1, 8)
-	h.suspectAt, h.until = t, t
-	if h.flaps > 1 {
-		h.until = t + int64(min(flapBase<<(h.flaps-2), flapMost))
-	}
-	return u.setLocked(t, Suspect, outcome.Timeout, reason)
-}
-
-func (u *Upstream) relapseLocked(t int64, k outcome.Kind) *Change {
-	if u.cfg.Eject.Off {
-		return u.setLocked(t, Suspect, k, "failed again: "+k.String())
-	}
-	return u.ejectLocked(t, k, "failed again after "+time.Duration(t-u.health.since).Round(time.Millisecond).String()+": "+k.String())
-}
-
-func (u *Upstream) ejectLocked(t int64, k outcome.Kind, reason string) *Change {
-	h := &u.health
-	for forgiven := (t - h.ejectEnd) / int64(forgetAfter); forgiven > 0 && h.ejections > 0; forgiven-- {
-		h.ejections--
-	}
-	h.ejections++
-	d := u.cfg.Eject.Base
-	for range h.ejections - 1 {
-		if d = 2 * d; d >= u.cfg.Eject.Max {
-			d = u.cfg.Eject.Max
-			break
-		}
-	}
-	h.until, h.cause = t+int64(d), k
-	h.ejectEnd = h.until
-	u.replies.Store(k.Answered())
-	c := u.setLocked(t, Ejected, k, reason)
-	if c != nil {
-		c.For = d
-	}
-	return c
-}
-
-// provenLocked: a query was answered.
-func (u *Upstream) provenLocked(t int64) *Change {
-	h := &u.health
-	switch u.State() {
-	case Unknown:
-		return u.setLocked(t, Healthy, outcome.OK, "")
-	case Suspect:
-		if t >= h.until {
-			return u.setLocked(t, Healthy, outcome.OK, "")
-		}
-	case Ejected:
-		if t < h.until {
-			return nil
-		}
-		h.proven, h.unproven = 1, 0
-		return u.setLocked(t, HalfOpen, outcome.OK, "a query was answered")
-	case HalfOpen:
-		h.proven++
-		if h.proven >= halfOpenNeeds {
-			return u.setLocked(t, Healthy, outcome.OK, "")
-		}
-	case Healthy:
-	}
-	return nil
-}
-
-// probedLocked: a probe was answered. That shows that the upstream is there,
-// not that it answers queries.
-func (u *Upstream) probedLocked(t int64, k outcome.Kind) *Change {
-	h := &u.health
-	switch u.State() {
-	case Suspect:
-		if t < h.until {
-			return nil
-		}
-	case Ejected:
-		if t < h.until || k == h.cause {
-			return nil
-		}
-	case Unknown, Healthy, HalfOpen:
-		return nil
-	}
-	h.proven, h.unproven = 0, 0
-	return u.setLocked(t, HalfOpen, outcome.OK, "a probe was answered")
-}
-
-func (u *Upstream) setLocked(t int64, s State, k outcome.Kind, reason string) *Change {
-	h := &u.health
-	was := u.State()
-	if was == s {
-		return nil
-	}
-	c := &Change{
-		To: u.cfg.To, From: was, Now: s, Kind: k, Reason: reason,
-		Lasted: time.Duration(t - h.since), Failures: h.fails,
-	}
-	if heard := u.heard.Load(); heard != 0 {
-		c.Silence = time.Duration(t - heard)
-	}
-	h.since, h.reason = t, reason
-	u.ripeAt.Store(h.until)
-	u.state.Store(uint32(s))
-	if s == Healthy {
-		h.fails, h.silent = 0, 0
-		h.old, h.cur = tally{}, tally{}
-		if was != Unknown {
-			u.est.forgive()
-		}
-	}
-	return c
-}
-
-func (u *Upstream) tell(c *Change) {
-	if c != nil {
-		u.cfg.Observer.State(*c)
-		if c.Now != Healthy && u.cfg.Wake != nil {
-			u.cfg.Wake()
-		}
-	}
-}
-
-func (u *Upstream) tallyLocked(t int64, failed bool) {
-	h := &u.health
-	if d := t - h.rolled; d >= int64(window) {
-		h.old, h.cur = h.cur, tally{}
-		if d >= 2*int64(window) {
-			h.old = tally{}
-		}
-		h.rolled = t
-	}
-	h.cur.attempts++
-	if failed {
-		h.cur.failed++
-	}
 }
 
 // Dead reports whether it is certain that the upstream does not answer: it is

@@ -1,6 +1,7 @@
 // Package upstream is one server that queries are forwarded to: it sends
 // attempts, watches each to its end, and keeps what is known of the server,
-// the round-trip estimate (estimate.go) and the state (state.go).
+// the round-trip estimate (estimate.go), the state (state.go, transition.go) and
+// the ways to reach it (reach.go).
 //
 // An attempt is watched until its reply or its give-up time, whether or not
 // somebody still waits for it: so a server whose late replies always lose a
