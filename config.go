@@ -47,7 +47,7 @@ type Config struct {
 	// It does not go together with the eject option. Default (when not set): 2.
 	MaxFails    uint32
 	MaxFailsSet bool
-	// MaxConnectAttempts bounds the attempts per client query; 0: no bound. Default (when not set): 2 + number of upstreams,
+	// MaxConnectAttempts bounds the attempts per client query; 0: no bound but the time (and 64). Default (when not set): 2 + number of upstreams,
 	// which the user of Config adds up, since To may stand for more upstreams than it has entries.
 	MaxConnectAttempts    uint32
 	MaxConnectAttemptsSet bool
@@ -114,7 +114,7 @@ type Config struct {
 	//	edns_options all
 	//	edns_options CODE...   (ecs nsid 65001)
 	EDNSOptions []uint16
-	// EDNSAll passes all of the client's EDNS options on, as forward does. Default: false.
+	// EDNSAll passes all of the client's EDNS options on but those that concern one hop alone (cookie, TCP keepalive, padding). Default: false.
 	EDNSAll bool
 }
 
@@ -142,7 +142,7 @@ type To struct {
 //	eject off
 //	eject [failures N] [share SHARE|PERCENT%] [base DURATION] [max DURATION]
 type EjectConfig struct {
-	// Off keeps every upstream in, and sends no probes. Default: false, but true with max_fails 0.
+	// Off keeps every upstream in; those that do not reply are still probed. Default: false, but true with max_fails 0, which sends no probes either.
 	Off bool
 	// Failures is the number of failures in a row that eject. Default 5, or MaxFails where that is set and higher; 1 to 1000.
 	Failures int

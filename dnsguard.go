@@ -74,7 +74,7 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if g.passOn(a) {
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
-	return g.write(w, reply(a, r))
+	return g.write(w, g.reply(a, r))
 }
 
 // enter counts a query in, and reports whether it is one too many.
@@ -84,10 +84,14 @@ func (g *Guard) enter() (over bool) {
 		g.inFlight.Add(-1)
 		return true
 	}
+	g.env.Metrics.InFlight(1)
 	return false
 }
 
-func (g *Guard) leave() { g.inFlight.Add(-1) }
+func (g *Guard) leave() {
+	g.inFlight.Add(-1)
+	g.env.Metrics.InFlight(-1)
+}
 
 // matches reports whether queries for name are this directive's.
 func (g *Guard) matches(name string) bool {
@@ -116,10 +120,10 @@ func (g *Guard) passOn(a forwarder.Answer) bool {
 }
 
 // reply returns what the client is told.
-func reply(a forwarder.Answer, r *dns.Msg) *dns.Msg {
+func (g *Guard) reply(a forwarder.Answer, r *dns.Msg) *dns.Msg {
 	if a.Msg != nil {
 		m := a.Msg
-		dnsmsg.Finish(m, r)
+		dnsmsg.Finish(m, r, g.passing)
 		if a.EDE.Text != "" {
 			dnsmsg.AddEDE(m, r, a.EDE)
 		}

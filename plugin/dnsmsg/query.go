@@ -124,6 +124,11 @@ func Pack(buf []byte, k Key, name string) ([]byte, int, error) {
 	return buf[:off], end, nil
 }
 
+// ofHop reports whether an option concerns one hop alone.
+func ofHop(code uint16) bool {
+	return code == dns.EDNS0COOKIE || code == dns.EDNS0TCPKEEPALIVE || code == dns.EDNS0PADDING
+}
+
 // PassedOptions packs those EDNS options of r that pass allows, in their
 // order. Options that belong to one hop are never passed: cookie (RFC 7873),
 // TCP keepalive (RFC 7828), padding (RFC 7830).
@@ -134,12 +139,8 @@ func PassedOptions(r *dns.Msg, pass func(code uint16) bool) string {
 	}
 	o := dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
 	for _, e := range opt.Option {
-		switch c := e.Option(); c {
-		case dns.EDNS0COOKIE, dns.EDNS0TCPKEEPALIVE, dns.EDNS0PADDING:
-		default:
-			if pass(c) {
-				o.Option = append(o.Option, e)
-			}
+		if c := e.Option(); !ofHop(c) && pass(c) {
+			o.Option = append(o.Option, e)
 		}
 	}
 	if len(o.Option) == 0 {

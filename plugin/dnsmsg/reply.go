@@ -15,8 +15,9 @@ type EDE struct {
 // Finish turns m, an upstream's reply, into the reply to r: ID, question and
 // flags of r; the upstream's OPT, which belongs to its hop, replaced by one of
 // ours that carries the upstream's Extended DNS Errors, where r has EDNS and
-// there are any. m is changed and must belong to the caller.
-func Finish(m, r *dns.Msg) {
+// there are any, and those options that pass allows, which may be nil for none.
+// m is changed and must belong to the caller.
+func Finish(m, r *dns.Msg, pass func(code uint16) bool) {
 	m.Id = r.Id
 	m.Response = true
 	m.Opcode = r.Opcode
@@ -34,6 +35,9 @@ func Finish(m, r *dns.Msg) {
 	for _, o := range opt.Option {
 		if e, ok := o.(*dns.EDNS0_EDE); ok {
 			AddEDE(m, r, EDE{Code: e.InfoCode, Text: e.ExtraText})
+		} else if pass != nil && !ofHop(o.Option()) && pass(o.Option()) {
+			ours := ourOPT(m, r)
+			ours.Option = append(ours.Option, o)
 		}
 	}
 	if m.Rcode > 0xf {

@@ -81,7 +81,7 @@ func TestFinish(t *testing.T) {
 			if tc.m != nil {
 				tc.m(m)
 			}
-			Finish(m, r)
+			Finish(m, r, nil)
 			hdr := dns.MsgHdr{
 				Id: r.Id, Response: true, Opcode: dns.OpcodeQuery, Authoritative: true, Truncated: true, RecursionDesired: r.RecursionDesired,
 				RecursionAvailable: true, AuthenticatedData: true, CheckingDisabled: r.CheckingDisabled, Rcode: tc.want.rcode,
@@ -113,7 +113,7 @@ func TestFinishExtended(t *testing.T) {
 			if edns {
 				r.SetEdns0(1232, false)
 			}
-			Finish(m, r)
+			Finish(m, r, nil)
 			if _, err := m.Pack(); err != nil {
 				t.Errorf("code %d, client with EDNS: %t: %v", rcode, edns, err)
 			}
@@ -246,7 +246,7 @@ func FuzzFinish(f *testing.F) {
 				m.SetEdns0(1232, false)
 			}
 		})
-		Finish(m, r)
+		Finish(m, r, nil)
 		if m.Id != r.Id || !m.Response || !slices.Equal(m.Question, r.Question) {
 			t.Errorf("not a reply: %v", m)
 		}

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,7 +138,7 @@ func (w *walk) giveUp(now time.Time) bool {
 		return w.passDenial(now)
 	case w.cut != nil:
 		return w.finish(w.cut.by, w.cut.reply)
-	case w.soft != nil && w.allSaid(w.soft.reply.Kind):
+	case w.soft != nil && (w.allSaid(w.soft.reply.Kind) || w.failsOver(w.soft.reply)):
 		over := w.finish(w.soft.by, w.soft.reply)
 		w.answer.EDE = dnsmsg.EDE{Code: dns.ExtendedErrorCodeNoReachableAuthority, Text: w.why()}
 		w.f.recall.add(now, w.req.Key, w.answer)
@@ -152,6 +153,12 @@ func (w *walk) giveUp(now time.Time) bool {
 		code = dns.ExtendedErrorCodeNetworkError
 	}
 	return w.fail(kind, dnsmsg.EDE{Code: code, Text: w.why()})
+}
+
+// failsOver reports whether a reply was set aside by the failover option: in
+// the end it is as good as any.
+func (w *walk) failsOver(r exchange.Reply) bool {
+	return slices.Contains(w.f.cfg.Failover, r.Msg.Rcode)
 }
 
 // allSaid reports whether every upstream that was asked failed with k.

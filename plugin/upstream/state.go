@@ -252,8 +252,7 @@ func (u *Upstream) judgeLocked(t int64, k outcome.Kind) *Change {
 }
 
 // Dead reports whether it is certain that the upstream does not answer: it is
-// ejected, and nothing has been heard of it although it was asked, or its port
-// is closed.
+// ejected, its probes come to nothing, and nothing has been heard of it.
 func (u *Upstream) Dead(now time.Time) bool {
 	if u.State() != Ejected {
 		return false
