@@ -11,7 +11,7 @@ package dnsguard
 
 import (
 	"context"
-	"net"
+	"errors"
 	"slices"
 	"sync/atomic"
 
@@ -27,6 +27,9 @@ import (
 
 // pluginName is the directive's name.
 const pluginName = "dnsguard"
+
+// errCancelled ends a query whose client is gone.
+var errCancelled = errors.New("query cancelled")
 
 // Guard is one dnsguard directive at work. Make it with New.
 type Guard struct {
@@ -69,8 +72,12 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if g.passing != nil {
 		options = dnsmsg.PassedOptions(r, g.passing)
 	}
-	req.Key = dnsmsg.KeyOf(r, stream(w), state.Size(), options)
+	req.Key = dnsmsg.KeyOf(r, state.Proto() != "udp", state.Size(), options)
 	a := g.pool.forwarder.Forward(ctx, &req)
+	if a.Msg == nil && (ctx.Err() != nil || a.Kind == outcome.Cancelled) {
+		// Nobody waits. To write a failure would leave it in the cache for others.
+		return dns.RcodeServerFailure, errCancelled
+	}
 	if g.passOn(a) {
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
@@ -104,12 +111,6 @@ func (g *Guard) matches(name string) bool {
 	return !slices.ContainsFunc(g.cfg.Except, func(zone string) bool { return dnsmsg.Within(name, zone) })
 }
 
-// stream reports whether the client can take a reply of any size.
-func stream(w dns.ResponseWriter) bool {
-	_, datagram := w.RemoteAddr().(*net.UDPAddr)
-	return !datagram
-}
-
 // passOn reports whether the next forwarding plugin is to be asked instead.
 func (g *Guard) passOn(a forwarder.Answer) bool {
 	if a.Msg == nil || g.Next == nil || (g.Next.Name() != pluginName && g.Next.Name() != "forward") {
@@ -130,7 +131,7 @@ func (g *Guard) reply(a forwarder.Answer, r *dns.Msg) *dns.Msg {
 		return m
 	}
 	rcode := dns.RcodeServerFailure
-	if a.Kind == outcome.FormErr {
+	if a.Malformed {
 		rcode = dns.RcodeFormatError
 	}
 	return dnsmsg.Failure(r, rcode, a.EDE)

@@ -10,6 +10,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/coredns/coredns/plugin/cache"
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	ctest "github.com/coredns/coredns/plugin/test"
+
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
 	"github.com/coredns/coredns/plugin/test"
 	"github.com/prometheus/client_golang/prometheus"
@@ -373,5 +377,24 @@ func TestNewErrors(t *testing.T) {
 	cfg.HealthDomain = "a..b"
 	if g, err := New(cfg, Env{}); err == nil || g != nil {
 		t.Errorf("%v, %v, want an error for the name of probes", g, err)
+	}
+}
+
+// TestCancelledIsNotCached holds that a client which goes away leaves no failure in the cache for others.
+func TestCancelledIsNotCached(t *testing.T) {
+	release := make(chan struct{})
+	s := listen(t, func(m, q *dns.Msg) { <-release; answers(m, q) })
+	c := cache.New()
+	c.Next = guard(t, Env{}, ".", s.addr)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	w := dnstest.NewRecorder(&ctest.ResponseWriter{})
+	if _, err := c.ServeDNS(ctx, w, query("www.example.org.")); err == nil || w.Msg != nil {
+		t.Errorf("cancelled: %v, wrote %v", err, w.Msg)
+	}
+	close(release)
+	w = dnstest.NewRecorder(&ctest.ResponseWriter{})
+	if _, err := c.ServeDNS(context.Background(), w, query("www.example.org.")); err != nil || w.Rcode != dns.RcodeSuccess {
+		t.Errorf("another client: %v, %s", err, dns.RcodeToString[w.Rcode])
 	}
 }

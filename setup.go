@@ -1,6 +1,8 @@
 package dnsguard
 
 import (
+	"sync"
+
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
@@ -52,13 +54,15 @@ func endWith(c *caddy.Controller, guards []*Guard) {
 	c.OnRestart(func() error { reload = true; return nil })
 	c.OnRestartFailed(func() error { reload = false; return nil })
 	c.OnShutdown(func() error {
+		var wg sync.WaitGroup
 		for _, g := range guards {
 			if reload {
-				g.Stop()
+				wg.Go(g.Stop)
 			} else {
 				g.rest()
 			}
 		}
+		wg.Wait()
 		return nil
 	})
 }

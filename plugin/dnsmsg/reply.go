@@ -25,6 +25,9 @@ func Finish(m, r *dns.Msg, pass func(code uint16) bool) {
 	m.RecursionDesired = r.RecursionDesired
 	m.CheckingDisabled = r.CheckingDisabled
 	m.Zero = false
+	if ropt := r.IsEdns0(); !r.AuthenticatedData && (ropt == nil || !ropt.Do()) {
+		m.AuthenticatedData = false // RFC 6840, section 5.8
+	}
 	opt := TakeOPT(m)
 	if opt == nil || r.IsEdns0() == nil {
 		if m.Rcode > 0xf { // an extended code cannot be said without EDNS (RFC 6891, section 6.1.3)
@@ -102,6 +105,22 @@ func ourOPT(m, r *dns.Msg) *dns.OPT {
 	}
 	m.Extra = append(m.Extra, opt)
 	return opt
+}
+
+// Filtered reports whether a denial says itself that it is no matter of
+// existence: the answer is blocked, censored, filtered or prohibited (RFC 8914,
+// sections 4.16 to 4.19).
+func Filtered(m *dns.Msg) bool {
+	opt := m.IsEdns0()
+	if opt == nil {
+		return false
+	}
+	for _, o := range opt.Option {
+		if e, ok := o.(*dns.EDNS0_EDE); ok && e.InfoCode >= dns.ExtendedErrorCodeBlocked && e.InfoCode <= dns.ExtendedErrorCodeProhibited {
+			return true
+		}
+	}
+	return false
 }
 
 // SOA returns the owner name of the SOA record in the authority section of a

@@ -84,7 +84,7 @@ func TestFinish(t *testing.T) {
 			Finish(m, r, nil)
 			hdr := dns.MsgHdr{
 				Id: r.Id, Response: true, Opcode: dns.OpcodeQuery, Authoritative: true, Truncated: true, RecursionDesired: r.RecursionDesired,
-				RecursionAvailable: true, AuthenticatedData: true, CheckingDisabled: r.CheckingDisabled, Rcode: tc.want.rcode,
+				RecursionAvailable: true, AuthenticatedData: name == "client with DO", CheckingDisabled: r.CheckingDisabled, Rcode: tc.want.rcode,
 			}
 			if m.MsgHdr != hdr {
 				t.Errorf("header %+v, want %+v", m.MsgHdr, hdr)

@@ -64,6 +64,8 @@ func newDoH(cfg *Config) *dohExchanger {
 			MaxIdleConnsPerHost: idle,
 			MaxConnsPerHost:     maxConns,
 			IdleConnTimeout:     cfg.Expire,
+			// Probes keep a connection from being idle, so nothing but a ping finds out that it is dead.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: time.Second},
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

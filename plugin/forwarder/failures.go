@@ -37,7 +37,12 @@ func (f *failures) find(k dnsmsg.Key) (Answer, bool) {
 		return Answer{}, false
 	}
 	e, ok := f.cache.Get(k)
-	if !ok || time.Now().After(e.until) {
+	if !ok {
+		return Answer{}, false
+	}
+	if time.Now().After(e.until) {
+		f.cache.Remove(k)
+		f.any.Store(f.cache.Len() > 0)
 		return Answer{}, false
 	}
 	a := e.answer.private()

@@ -43,13 +43,13 @@ func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
 	if w.pending == 0 {
 		return
 	}
-	f, name := w.f, w.req.Key.Name
+	f, key := w.f, w.req.Key
 	if k == outcome.OK && by != nil {
 		w.noteLate(by)
 	}
 	var after func(*upstream.Attempt, exchange.Reply)
 	if by != nil && len(f.cfg.Upstreams) > 1 && (k == outcome.OK || k.Denied()) {
-		after = func(a *upstream.Attempt, r exchange.Reply) { f.afterthought(name, by, k, a, r) }
+		after = func(a *upstream.Attempt, r exchange.Reply) { f.afterthought(key, by, k, a, r) }
 	}
 	for _, a := range w.tries {
 		if after == nil || a == by {
@@ -74,24 +74,37 @@ func (w *walk) noteLate(by *upstream.Attempt) {
 	}
 }
 
-// afterthought learns from a reply that nobody waits for.
-func (f *Forwarder) afterthought(name string, by *upstream.Attempt, k outcome.Kind, a *upstream.Attempt, r exchange.Reply) {
+// afterthought learns from a reply that nobody waits for any more, after the
+// reply k by another upstream has been passed on.
+func (f *Forwarder) afterthought(key dnsmsg.Key, by *upstream.Attempt, k outcome.Kind, a *upstream.Attempt, r exchange.Reply) {
 	now := time.Now()
 	switch {
 	case a.Index == by.Index:
-		return
-	case k == outcome.OK && r.Kind == outcome.OK:
-		f.table.Positive(now, name, a.Index)
-	case k == outcome.OK && r.Kind.Denied():
-		f.table.Disputed(now, name, by.Index, zones.Of(a.Index), 0)
+	case k == outcome.OK:
+		f.afterAnswer(now, key, by, a, r.Kind)
+	case r.Kind != outcome.OK:
+	case k == outcome.NoData && key.Type != dns.TypeA:
+		f.table.DisputedType()
+	default:
+		f.table.Disputed(now, key.Name, a.Index, zones.Of(by.Index), 0)
 		f.cfg.Observer.Disputed()
-	case k == outcome.OK && r.Kind == outcome.Refused:
-		f.table.Disputed(now, name, by.Index, 0, zones.Of(a.Index))
-	case k == outcome.OK && r.Kind != outcome.Truncated:
-		f.contradicted(now, name, a, r.Kind)
-	case k.Denied() && r.Kind == outcome.OK:
-		f.table.Disputed(now, name, a.Index, zones.Of(by.Index), 0)
+	}
+}
+
+// afterAnswer learns from a reply that comes after another upstream's answer.
+func (f *Forwarder) afterAnswer(now time.Time, key dnsmsg.Key, by, a *upstream.Attempt, k outcome.Kind) {
+	switch {
+	case k == outcome.OK:
+		f.table.Positive(now, key.Name, a.Index)
+	case k == outcome.NoData && key.Type != dns.TypeA:
+		f.table.DisputedType()
+	case k.Denied():
+		f.table.Disputed(now, key.Name, by.Index, zones.Of(a.Index), 0)
 		f.cfg.Observer.Disputed()
+	case k == outcome.Refused:
+		f.table.Disputed(now, key.Name, by.Index, 0, zones.Of(a.Index))
+	case k != outcome.Truncated:
+		f.contradicted(now, key.Name, a, k)
 	}
 }
 
@@ -108,11 +121,10 @@ func (w *walk) passDenial(now time.Time) bool {
 		})
 	}
 	w.learnOK(now, h.by)
-	if missing&w.tried == 0 && w.denied&(w.denied-1) != 0 { // two at least, and none that was asked is missing
-		w.f.table.Agreed(now, w.req.Key.Name, dnsmsg.SOA(h.reply.Msg), w.denied)
-	}
-	if w.refused != 0 && h.credible {
-		w.f.table.Disputed(now, w.req.Key.Name, h.by.Index, 0, w.refused)
+	if by := w.denied | w.refused; missing&w.tried == 0 && by&(by-1) != 0 { // two at least, and none that was asked is missing
+		w.f.table.Agreed(now, zones.Agreement{
+			Name: w.req.Key.Name, SOA: dnsmsg.SOA(h.reply.Msg), Absent: w.denied &^ w.typed, NoData: w.typed, Refused: w.refused,
+		})
 	}
 	return w.finish(h.by, h.reply)
 }
@@ -138,10 +150,14 @@ func (w *walk) giveUp(now time.Time) bool {
 		return w.passDenial(now)
 	case w.cut != nil:
 		return w.finish(w.cut.by, w.cut.reply)
-	case w.soft != nil && (w.allSaid(w.soft.reply.Kind) || w.failsOver(w.soft.reply)):
+	case w.soft != nil && w.passesOn(w.soft.reply):
 		over := w.finish(w.soft.by, w.soft.reply)
-		w.answer.EDE = dnsmsg.EDE{Code: dns.ExtendedErrorCodeNoReachableAuthority, Text: w.why()}
-		w.f.recall.add(now, w.req.Key, w.answer)
+		if k := w.soft.reply.Kind; k != outcome.OK && !k.Denied() {
+			w.answer.EDE = dnsmsg.EDE{Code: dns.ExtendedErrorCodeNoReachableAuthority, Text: w.why()}
+			if w.allSaid(k) {
+				w.f.recall.add(now, w.req.Key, w.answer)
+			}
+		}
 		return over
 	}
 	kind := outcome.Timeout
@@ -155,10 +171,17 @@ func (w *walk) giveUp(now time.Time) bool {
 	return w.fail(kind, dnsmsg.EDE{Code: code, Text: w.why()})
 }
 
-// failsOver reports whether a reply was set aside by the failover option: in
-// the end it is as good as any.
-func (w *walk) failsOver(r exchange.Reply) bool {
-	return slices.Contains(w.f.cfg.Failover, r.Msg.Rcode)
+// passesOn reports whether an upstream's own failure is what the client is
+// told in the end: what all said; what the failover option had set aside;
+// SERVFAIL or REFUSED where every upstream has been asked and none replied
+// otherwise. That an upstream takes our query for malformed is not the client's
+// affair.
+func (w *walk) passesOn(r exchange.Reply) bool {
+	if w.allSaid(r.Kind) || slices.Contains(w.f.cfg.Failover, r.Msg.Rcode) {
+		return true
+	}
+	complete := w.pending == 0 && w.eligible&^w.tried == 0
+	return complete && (r.Kind == outcome.ServFail || r.Kind == outcome.Refused)
 }
 
 // allSaid reports whether every upstream that was asked failed with k.

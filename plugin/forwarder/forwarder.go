@@ -104,6 +104,8 @@ type Answer struct {
 	EDE dnsmsg.EDE
 	// Upstream is who answered; "" where nobody did.
 	Upstream string
+	// Malformed says that the query itself could not be sent on.
+	Malformed bool
 	// Attempts is how many attempts were made.
 	Attempts int
 	// Hedged says that one was made because another was late.
@@ -167,7 +169,14 @@ func (f *Forwarder) Forward(ctx context.Context, r *Request) Answer {
 		f.cfg.Observer.Coalesced()
 		return flight.wait(ctx)
 	}
+	landed := false
+	defer func() { // a panic, which the server survives, must not leave followers waiting
+		if !landed {
+			f.flights.land(flight, Answer{Kind: outcome.Cancelled, EDE: dnsmsg.EDE{Code: dns.ExtendedErrorCodeOther, Text: "internal error"}})
+		}
+	}()
 	a := f.walk(ctx, r, flight)
+	landed = true
 	return f.flights.land(flight, a)
 }
 

@@ -57,7 +57,7 @@ func (w *walk) learnOK(now time.Time, a *upstream.Attempt) {
 		switch {
 		case b.Upstream != a.Upstream:
 			w.f.contradicted(now, w.req.Key.Name, b, w.kinds[i])
-		case a.Options.NoEDNS && !b.Options.NoEDNS && edns(w.kinds[i]):
+		case a.Options.NoEDNS && !b.Options.NoEDNS && edns(w.kinds[i]) && w.req.Key.Options == "":
 			a.Upstream.AvoidEDNS(now, plainFor)
 		}
 	}
@@ -77,17 +77,25 @@ func (f *Forwarder) contradicted(now time.Time, name string, a *upstream.Attempt
 }
 
 func (w *walk) disputed(now time.Time, winner int) {
-	w.f.table.Disputed(now, w.req.Key.Name, winner, w.denied&^zones.Of(winner), w.refused&^zones.Of(winner))
-	if w.denied&^zones.Of(winner) != 0 {
+	denied := w.denied &^ zones.Of(winner)
+	if denied != 0 {
 		w.f.cfg.Observer.Disputed()
 	}
+	if w.req.Key.Type != dns.TypeA && w.typed != 0 {
+		w.f.table.DisputedType()
+		denied &^= w.typed
+	}
+	w.f.table.Disputed(now, w.req.Key.Name, winner, denied, w.refused&^zones.Of(winner))
 }
 
 // deniedBy takes an NXDOMAIN or NODATA: it is passed on unless somebody may
 // know better, who is then asked first.
 func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
 	w.denied |= zones.Of(a.Index)
-	if w.f.cfg.Trust || len(w.f.cfg.Upstreams) == 1 {
+	if r.Kind == outcome.NoData {
+		w.typed |= zones.Of(a.Index)
+	}
+	if w.f.cfg.Trust || len(w.f.cfg.Upstreams) == 1 || dnsmsg.Filtered(r.Msg) {
 		w.learnOK(now, a)
 		return w.finish(a, r)
 	}
@@ -235,7 +243,7 @@ func (w *walk) noteFailure(now time.Time, a *upstream.Attempt, r exchange.Reply)
 	if r.Kind == outcome.Refused {
 		w.refused |= zones.Of(a.Index)
 	}
-	if r.Msg != nil && r.Kind != outcome.Truncated && (w.soft == nil || r.Kind == outcome.ServFail) {
+	if r.Msg != nil && r.Kind != outcome.Truncated && (w.soft == nil || (r.Kind == outcome.ServFail && !w.soft.reply.Kind.Denied())) {
 		w.soft = &held{reply: r, by: a, at: now}
 	}
 }

@@ -43,8 +43,9 @@ type walk struct {
 	kinds   []outcome.Kind // of failed
 	refused zones.Set
 	denied  zones.Set
-	soft    *held // the last reply that says failure
-	cut     *held // the last truncated reply
+	typed   zones.Set // of denied: those that denied the type alone
+	soft    *held     // the last reply that says failure
+	cut     *held     // the last truncated reply
 
 	lastSent time.Time
 	lateAt   time.Time // when the next attempt is due; zero: none
@@ -89,7 +90,9 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	w.req, w.start, w.deadline = r, now, now.Add(w.f.cfg.Timeout)
 	var err error
 	if w.query, err = newQuery(r); err != nil {
-		return w.fail(outcome.FormErr, dnsmsg.EDE{Code: dns.ExtendedErrorCodeOther, Text: err.Error()})
+		w.fail(outcome.FormErr, dnsmsg.EDE{Code: dns.ExtendedErrorCodeOther, Text: err.Error()})
+		w.answer.Malformed = true
+		return true
 	}
 	w.tcp = w.f.cfg.ForceTCP || (r.Key.Stream && !w.f.cfg.PreferUDP)
 	w.f.hedges.Earn()
@@ -228,6 +231,7 @@ func (w *walk) spent() bool { return len(w.tries)-w.unsent >= w.f.most || len(w.
 
 func (w *walk) send(now time.Time, a *upstream.Attempt) {
 	w.tried |= zones.Of(a.Index)
+	a.KeepEDNS = w.req.Key.DO || w.req.Key.Options != ""
 	w.tries = append(w.tries, a)
 	w.pending++
 	w.up(a.Index).Send(now, w.query, a, w.results)

@@ -57,17 +57,3 @@ func (b *Budget) Take() bool {
 		}
 	}
 }
-
-// Charge takes a token whether there is one or not, down to a debt of one burst:
-// work that had been refunded turned out to be needless after all.
-func (b *Budget) Charge() {
-	for {
-		have := b.tokens.Load()
-		if have <= -b.most {
-			return
-		}
-		if b.tokens.CompareAndSwap(have, have-token) {
-			return
-		}
-	}
-}

@@ -38,14 +38,6 @@ func TestBudget(t *testing.T) {
 		"off, and nothing to refund":  {0, 10, func(b *Budget) { b.Refund() }, 0},
 		"refund":                      {0.1, 10, func(b *Budget) { takes(b); b.Refund(); b.Refund() }, 2},
 		"no refund beyond a burst":    {0.1, 10, func(b *Budget) { b.Refund() }, 10},
-		"charge":                      {0.1, 10, func(b *Budget) { b.Charge() }, 9},
-		"charge into debt":            {1, 10, func(b *Budget) { takes(b); b.Charge(); b.Charge(); earn(b, 3) }, 1},
-		"a debt of no more than one burst": {1, 3, func(b *Budget) {
-			for range 100 {
-				b.Charge()
-			}
-			earn(b, 4)
-		}, 1},
 	} {
 		b := NewBudget(tc.share, tc.burst)
 		tc.use(b)

@@ -26,6 +26,8 @@ type Attempt struct {
 	Index int
 	// Trial says that the attempt was made to learn, beside another.
 	Trial bool
+	// KeepEDNS says that the query means little without EDNS.
+	KeepEDNS bool
 	// Probe says that no client waits for the attempt.
 	Probe bool
 
@@ -52,7 +54,7 @@ const (
 // Send makes an attempt. Its result comes over to, which must have room.
 func (u *Upstream) Send(now time.Time, q *exchange.Query, a *Attempt, to chan<- Result) {
 	a.Upstream, a.SentAt, a.to = u, now, to
-	if u.NoEDNS(now) {
+	if u.NoEDNS(now) && !a.KeepEDNS {
 		a.Options.NoEDNS = true
 	}
 	if u.NoUDP(now) && !u.TCPDown(now) {

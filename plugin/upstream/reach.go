@@ -19,7 +19,8 @@ func (u *Upstream) noteReply(now time.Time, a *Attempt, p exchange.Proto) {
 		u.reply.Store(t)
 		if !a.Options.NoEDNS {
 			u.plains.Store(0)
-		} else if u.plains.Add(1) >= plainsNeeded {
+			u.edns.Store(t)
+		} else if u.plains.Add(1) >= plainsNeeded && t-u.edns.Load() >= int64(plainAfter) {
 			u.AvoidEDNS(now, plainFor)
 		}
 	}

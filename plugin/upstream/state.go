@@ -61,9 +61,10 @@ const (
 	calmAfter     = 20 * time.Second // without becoming suspect: one time is forgotten
 	flapBase      = time.Second      // the second time in a row lasts at least this long, doubling
 	flapMost      = 16 * time.Second
-	plainFor      = 5 * time.Minute // for so long EDNS is left out where only plain queries are answered
-	plainsNeeded  = 3               // replies in a row to plain queries, and none to others, that show this
-	tcpFails      = 3               // time-outs in a row by TCP that show it to be broken
+	plainFor      = time.Minute // for so long EDNS is left out where only plain queries are answered
+	plainAfter    = time.Second // without a reply to a query with EDNS
+	plainsNeeded  = 3           // replies in a row to plain queries, and none to others, that show this
+	tcpFails      = 3           // time-outs in a row by TCP that show it to be broken
 	tcpFailEvery  = 200 * time.Millisecond
 	streamFor     = 30 * time.Second // for so long UDP is left out where only TCP is answered
 	tcpDownFor    = 30 * time.Second // for so long TCP is left out, unless a probe shows that it works
@@ -137,7 +138,9 @@ func (u *Upstream) failed(now time.Time, k outcome.Kind, probe bool) {
 		}
 		c = u.unansweredLocked(t, k)
 	} else {
-		h.fails++
+		if k != outcome.ServFail { // that may be a matter of names
+			h.fails++
+		}
 		h.last = k
 		u.tallyLocked(t, true)
 		c = u.judgeLocked(t, k)

@@ -54,13 +54,13 @@ func TestState(t *testing.T) {
 			r.ask(1, outcome.NXDomain, 0)
 			r.ask(4, outcome.ConnRefused, 0)
 		}, Healthy},
-		"half of many refused":              {func(r *rig) { alternate(r, 11, outcome.ConnRefused) }, Ejected},
-		"half of few refused":               {func(r *rig) { alternate(r, 4, outcome.ConnRefused) }, Healthy},
-		"half of many refused, over long":   {func(r *rig) { slowly(r, 30) }, Healthy},
-		"malformed replies":                 {func(r *rig) { r.ask(5, outcome.Malformed, ms) }, Ejected},
-		"SERVFAIL for bad zones":            {func(r *rig) { r.ask(100, outcome.ServFail, ms) }, Healthy},
-		"SERVFAIL, contradicted four times": {servfails(4), Healthy},
-		"SERVFAIL, contradicted five times": {servfails(5), Ejected},
+		"half of many refused":                {func(r *rig) { alternate(r, 11, outcome.ConnRefused) }, Ejected},
+		"half of few refused":                 {func(r *rig) { alternate(r, 4, outcome.ConnRefused) }, Healthy},
+		"half of many refused, over long":     {func(r *rig) { slowly(r, 30) }, Healthy},
+		"malformed replies":                   {func(r *rig) { r.ask(5, outcome.Malformed, ms) }, Ejected},
+		"SERVFAIL for bad zones":              {func(r *rig) { r.ask(100, outcome.ServFail, ms) }, Healthy},
+		"SERVFAIL, contradicted a few times":  {servfails(9), Healthy},
+		"SERVFAIL, contradicted all the time": {servfails(30), Ejected},
 		"denials and refusals": {func(r *rig) {
 			r.ask(50, outcome.Refused, ms)
 			r.ask(50, outcome.NXDomain, ms)
@@ -84,7 +84,7 @@ func TestState(t *testing.T) {
 		"ejected, probe before the time":       {func(r *rig) { r.refuse(); r.probe(outcome.OK, ms) }, Ejected},
 		"ejected, a probe after the time":      {func(r *rig) { r.refuse(); time.Sleep(time.Second); r.probe(outcome.OK, ms) }, HalfOpen},
 		"ejected, a query after the time":      {func(r *rig) { r.refuse(); time.Sleep(time.Second); r.ask(1, outcome.OK, ms) }, HalfOpen},
-		"ejected for what the probe says":      {func(r *rig) { servfails(5)(r); time.Sleep(time.Second); r.probe(outcome.ServFail, ms) }, Ejected},
+		"ejected for what the probe says":      {func(r *rig) { servfails(30)(r); time.Sleep(time.Second); r.probe(outcome.ServFail, ms) }, Ejected},
 		"half-open, two good replies":          {func(r *rig) { halfOpen(r); r.ask(2, outcome.OK, ms) }, HalfOpen},
 		"half-open, three good replies":        {func(r *rig) { halfOpen(r); r.ask(3, outcome.OK, ms) }, Healthy},
 		"half-open, probes prove nothing":      {func(r *rig) { halfOpen(r); r.probe(outcome.OK, ms); r.probe(outcome.OK, ms); r.probe(outcome.OK, ms) }, HalfOpen},

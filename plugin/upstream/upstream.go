@@ -77,6 +77,7 @@ type Upstream struct {
 	tcpDown atomic.Int64  // until when plain TCP is taken for broken
 	tcpBad  atomic.Int32  // time-outs in a row by plain TCP
 	tcpMiss atomic.Int64  // the last of them
+	edns    atomic.Int64  // the last reply to a query with EDNS; 0: never
 	plains  atomic.Int32  // replies in a row to queries without EDNS, while those with EDNS got none
 	replies atomic.Bool   // ejected for what it replies, not for silence
 

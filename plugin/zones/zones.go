@@ -18,7 +18,6 @@
 package zones
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,19 +73,18 @@ type Table struct {
 	poor     atomic.Uint64
 	sample   atomic.Uint32
 
-	mu    sync.Mutex
-	zones *lru.Cache[string, *zone]
-	names *lru.Cache[string, nameEntry]
-	right []int // zones in which an upstream is good, by index
-	wrong []int // zones in which it is bad
+	mu      sync.Mutex
+	zones   *lru.Cache[string, *zone]
+	parents *lru.Cache[string, struct{}] // domains right above a name that was agreed on
+	names   *lru.Cache[string, nameEntry]
+	right   []int // zones in which an upstream is good, by index
+	wrong   []int // zones in which it is bad
 }
 
 type zone struct {
 	good, bad, refuses Set
-	agreed             Set // took part in an agreed round
-	rounds             int
-	split              bool      // two have answered positively what the other denied
-	parents            [4]string // the domains right above the names last agreed on
+	took               []uint8 // agreed denials that an upstream took part in, by index; nil: none
+	split              bool    // two have answered positively what the other denied
 	touched            time.Time
 	weak               Set
 	strikes            []uint8   // failures since the last positive answer, by upstream; nil: none
@@ -105,6 +103,7 @@ func New(n int) *Table {
 		t.all = ^Set(0)
 	}
 	t.names, _ = lru.New[string, nameEntry](Names) // errs only on a size below 1
+	t.parents, _ = lru.New[string, struct{}](Names)
 	t.zones, _ = lru.NewWithEvict(Zones, func(_ string, z *zone) { t.countLocked(z, -1) })
 	return t
 }
@@ -220,7 +219,7 @@ func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused
 	}
 	if z.good&denied != 0 { // who is right here denies what another answers
 		z.split = true
-		z.agreed, z.rounds = 0, 0
+		clear(z.took)
 	}
 	t.changeLocked(z, func() {
 		z.good |= Of(winner)
@@ -232,6 +231,15 @@ func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused
 	z.touched = now
 }
 
+// DisputedType records that an upstream denied a type that another has data
+// of, where that says little about the zone: some servers do not know newer
+// types, or leave them out.
+func (t *Table) DisputedType() {
+	t.disputes.Add(1)
+	t.agreed.Store(0)
+	t.differs.Store(true)
+}
+
 // deeper returns the parent of a disputed name where that is below the
 // registrable domain, else the registrable domain.
 func deeper(parent, floor string) string {
@@ -241,21 +249,45 @@ func deeper(parent, floor string) string {
 	return floor
 }
 
-// Agreed records that all the upstreams of by denied name. soa is the owner of
-// the SOA that came with a denial, or "".
-func (t *Table) Agreed(now time.Time, name, soa string, by Set) {
-	t.agreed.Add(1)
-	floor := dnsmsg.Registrable(name)
+// Agreement is a denial that nobody contradicted.
+type Agreement struct {
+	Name    string // lower case, fully qualified
+	SOA     string // the owner of the SOA that came with a denial, or ""
+	Absent  Set    // said NXDOMAIN
+	NoData  Set    // said NODATA: that the name exists
+	Refused Set    // refused to answer
+}
+
+// Agreed records an agreement. Where some say that the name exists and others
+// that it does not, that is none, unless those who know the zone are all of
+// one mind.
+func (t *Table) Agreed(now time.Time, a Agreement) {
+	floor := dnsmsg.Registrable(a.Name)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, z := t.findLocked(now, name, floor)
+	_, z := t.findLocked(now, a.Name, floor)
 	if z == nil {
-		z = t.addLocked(now, zoneOf(name, soa, floor))
+		z = t.addLocked(now, zoneOf(a.Name, a.SOA, floor))
 	}
-	z.agreed |= by
-	z.parents[z.rounds%len(z.parents)] = dnsmsg.Parent(name)
-	z.rounds++
 	z.touched = now
+	if a.Absent != 0 && a.NoData != 0 && (z.good&a.Absent == 0 || z.good&a.NoData != 0) {
+		t.agreed.Store(0)
+		t.differs.Store(true)
+		if z.good&a.NoData != 0 && z.good&a.Absent == 0 {
+			t.changeLocked(z, func() { z.bad |= a.Absent })
+		}
+		return
+	}
+	t.agreed.Add(1)
+	t.parents.Add(dnsmsg.Parent(a.Name), struct{}{})
+	if z.took == nil {
+		z.took = make([]uint8, len(t.right))
+	}
+	for i := range z.took {
+		if (a.Absent | a.NoData | a.Refused).Has(i) && z.took[i] < roundsDark {
+			z.took[i]++
+		}
+	}
 }
 
 func zoneOf(name, soa, floor string) string {
@@ -297,6 +329,7 @@ func (t *Table) Denied(now time.Time, d Denial) Doubt {
 	if e, ok := t.names.Get(d.Name); ok && !e.good.Has(d.By) && now.Sub(e.touched) < expires {
 		return Doubt{Verify: others} // this very name has been answered by another
 	}
+	j.sibling = t.parents.Contains(dnsmsg.Parent(d.Name))
 	_, z := t.findLocked(now, d.Name, j.floor)
 	if z == nil {
 		return j.unknown()
@@ -312,6 +345,7 @@ type judgement struct {
 	floor   string // the registrable domain
 	uniform bool   // the pool has always agreed
 	sampled bool   // this one is verified in any case
+	sibling bool   // a name beside it has been agreed on
 }
 
 // knowsZone reports whether the denial came with the SOA of a zone at or below
@@ -330,35 +364,45 @@ func (j judgement) unknown() Doubt {
 
 // known judges a denial in a known zone.
 func (j judgement) known(z *zone) Doubt {
-	d := Doubt{Verify: j.others &^ z.refuses, Credible: !z.bad.Has(j.By) && (z.good.Has(j.By) || z.good == 0)}
-	if !d.Credible || z.split || j.sampled {
+	d := Doubt{Verify: j.others, Credible: !z.bad.Has(j.By) && (z.good.Has(j.By) || z.good == 0)}
+	if j.sampled {
 		return d
 	}
-	authority := z.good.Has(j.By) && d.Verify&(^j.poor|z.good) == 0
-	switch {
-	case j.NoData && (j.uniform || authority):
-		d.Verify = 0
-	case j.agreed(z, authority):
-		d.Verify &^= z.agreed
+	d.Verify &^= z.refuses
+	if !d.Credible || z.split {
+		return d
 	}
+	// It is the one that knows the zone, and the others are wrong in most zones, and have known nothing here.
+	authority := z.good.Has(j.By) && d.Verify&(^j.poor|z.good) == 0
+	if j.NoData && (j.uniform || authority) {
+		d.Verify = 0
+		return d
+	}
+	d.Verify &^= j.heard(z, authority)
 	return d
 }
 
-// agreed reports whether the pool has agreed in the zone often enough.
-// authority says that the denier is the one that knows the zone, and that the
-// others are wrong in most zones and have known nothing in this one.
-func (j judgement) agreed(z *zone, authority bool) bool {
-	switch {
-	case z.rounds == 0:
-		return false
-	case j.uniform:
-		return true
-	case authority && slices.Contains(z.parents[:], dnsmsg.Parent(j.Name)):
-		return true
-	case z.good == 0 && !j.knowsZone():
-		return z.rounds >= roundsDark
+// heard returns the upstreams that need not be asked any more: they took part
+// in enough agreements in the zone, one of them right beside the name, for a
+// domain below may be somebody else's.
+func (j judgement) heard(z *zone, authority bool) Set {
+	if !j.sibling {
+		return 0
 	}
-	return z.rounds >= rounds
+	need := uint8(rounds)
+	switch {
+	case j.uniform || authority:
+		need = 1
+	case z.good == 0 && !j.knowsZone():
+		need = roundsDark
+	}
+	var s Set
+	for i, n := range z.took {
+		if n >= need {
+			s |= Of(i)
+		}
+	}
+	return s
 }
 
 func (t *Table) addLocked(now time.Time, key string) *zone {

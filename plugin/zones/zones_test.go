@@ -19,7 +19,7 @@ var start = time.Unix(1_000_000_000, 0)
 // agree has the upstreams of by deny n names of a zone.
 func agree(t *Table, n int, zone string, by Set) {
 	for i := range n {
-		t.Agreed(start, fmt.Sprintf("n%d.%s", i, zone), zone, by)
+		t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.%s", i, zone), SOA: zone, Absent: by})
 	}
 }
 
@@ -130,7 +130,7 @@ func TestDenied(t *testing.T) {
 		for _, zone := range []string{"example.org.", "example.com.", "example.net."} {
 			t.Disputed(start, "www."+zone, a, setB|setC, 0)
 		}
-		t.Agreed(start, "typo.example.org.", "example.org.", all)
+		t.Agreed(start, Agreement{Name: "typo.example.org.", SOA: "example.org.", Absent: all})
 	}
 	for name, tc := range map[string]struct {
 		learn func(t *Table)
@@ -177,12 +177,12 @@ func TestDenied(t *testing.T) {
 		"agreed below the SOA": {func(t *Table) { agree(t, 4, "corp.example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setB | setC, true}},
 		"SOA above the registrable domain is no key": {func(t *Table) {
 			for i := range 4 {
-				t.Agreed(start, fmt.Sprintf("n%d.test%d.org.", i, i), "org.", all)
+				t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.test%d.org.", i, i), SOA: "org.", Absent: all})
 			}
 		}, Denial{Name: "x.example.org.", By: a}, Doubt{setB | setC, true}},
 		"SOA elsewhere is no key": {func(t *Table) {
 			for i := range 4 {
-				t.Agreed(start, fmt.Sprintf("n%d.example.org.", i), "example.com.", all)
+				t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.example.org.", i), SOA: "example.com.", Absent: all})
 			}
 		}, Denial{Name: "x.example.com.", By: a}, Doubt{setB | setC, true}},
 		"split horizon is never agreed on": {func(t *Table) {
@@ -247,11 +247,13 @@ func TestExpiry(t *testing.T) {
 		at      time.Time
 		want    View
 	}{
-		"fresh":      {nil, before, View{Good: setA, Bad: setB, Name: setA, Known: true}},
-		"stale":      {nil, after, View{}},
-		"answered":   {func(t *Table) { t.Positive(before, "ftp.example.org.", a) }, after, View{Good: setA, Bad: setB, Known: true}},
-		"disputed":   {func(t *Table) { t.Disputed(before, "ftp.example.org.", a, setC, 0) }, after, View{Good: setA, Bad: setB | setC, Known: true}},
-		"agreed on":  {func(t *Table) { t.Agreed(before, "typo.example.org.", "", setA|setB|setC) }, after, View{Good: setA, Bad: setB, Known: true}},
+		"fresh":    {nil, before, View{Good: setA, Bad: setB, Name: setA, Known: true}},
+		"stale":    {nil, after, View{}},
+		"answered": {func(t *Table) { t.Positive(before, "ftp.example.org.", a) }, after, View{Good: setA, Bad: setB, Known: true}},
+		"disputed": {func(t *Table) { t.Disputed(before, "ftp.example.org.", a, setC, 0) }, after, View{Good: setA, Bad: setB | setC, Known: true}},
+		"agreed on": {func(t *Table) {
+			t.Agreed(before, Agreement{Name: "typo.example.org.", SOA: "", Absent: setA | setB | setC})
+		}, after, View{Good: setA, Bad: setB, Known: true}},
 		"only read":  {func(t *Table) { t.View(before, "www.example.org.") }, after, View{}},
 		"same again": {func(t *Table) { t.Disputed(before, "www.example.org.", c, setA, 0) }, after, View{Good: setA | setC, Bad: setB, Name: setC, Known: true}},
 	} {
@@ -329,7 +331,7 @@ func TestBounded(t *testing.T) {
 	const n = 20_000
 	for i := range n {
 		table.Disputed(start, fmt.Sprintf("www.example%d.org.", i), a, setB, 0)
-		table.Agreed(start, fmt.Sprintf("typo.test%d.org.", i), "", setA|setB|setC)
+		table.Agreed(start, Agreement{Name: fmt.Sprintf("typo.test%d.org.", i), SOA: "", Absent: setA | setB | setC})
 	}
 	if s := table.Stats(); s.Zones != Zones || s.Names != Names || s.Disputes != n {
 		t.Errorf("%+v, want %d zones, %d names", s, Zones, Names)
@@ -339,7 +341,7 @@ func TestBounded(t *testing.T) {
 	}
 	// What is evicted is taken out of the count of who is wrong where.
 	for i := range n {
-		table.Agreed(start, fmt.Sprintf("typo.other%d.org.", i), "", setA|setB|setC)
+		table.Agreed(start, Agreement{Name: fmt.Sprintf("typo.other%d.org.", i), SOA: "", Absent: setA | setB | setC})
 	}
 	if s := table.Stats(); s.Poor != 0 || s.Zones != Zones {
 		t.Errorf("%+v, want nobody poor", s)
@@ -360,7 +362,7 @@ func TestConcurrent(t *testing.T) {
 				case 0:
 					table.Disputed(now, name, w%3, setA|setB, setC)
 				case 1:
-					table.Agreed(now, name, "", setA|setB|setC)
+					table.Agreed(now, Agreement{Name: name, SOA: "", Absent: setA | setB | setC})
 				case 2:
 					table.Positive(now, name, i%3)
 				case 3:
