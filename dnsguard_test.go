@@ -12,9 +12,6 @@ import (
 
 	"github.com/coredns/coredns/plugin/cache"
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
-	ctest "github.com/coredns/coredns/plugin/test"
-
-	"github.com/coredns/coredns/plugin/pkg/dnstest"
 	"github.com/coredns/coredns/plugin/test"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -388,12 +385,12 @@ func TestCancelledIsNotCached(t *testing.T) {
 	c.Next = guard(t, Env{}, ".", s.addr)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	w := dnstest.NewRecorder(&ctest.ResponseWriter{})
+	w := dnstest.NewRecorder(&test.ResponseWriter{})
 	if _, err := c.ServeDNS(ctx, w, query("www.example.org.")); err == nil || w.Msg != nil {
 		t.Errorf("cancelled: %v, wrote %v", err, w.Msg)
 	}
 	close(release)
-	w = dnstest.NewRecorder(&ctest.ResponseWriter{})
+	w = dnstest.NewRecorder(&test.ResponseWriter{})
 	if _, err := c.ServeDNS(context.Background(), w, query("www.example.org.")); err != nil || w.Rcode != dns.RcodeSuccess {
 		t.Errorf("another client: %v, %s", err, dns.RcodeToString[w.Rcode])
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -71,6 +72,7 @@ func TestBlipKeepsEDNS(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		r.ask(request("www.example."))
 		if now := time.Now(); r.f.cfg.Upstreams[0].NoEDNS(now) {
 			t.Error("EDNS is avoided")

@@ -83,7 +83,7 @@ func (f *Forwarder) afterthought(key dnsmsg.Key, by *upstream.Attempt, k outcome
 	case k == outcome.OK:
 		f.afterAnswer(now, key, by, a, r.Kind)
 	case r.Kind != outcome.OK:
-	case k == outcome.NoData && key.Type != dns.TypeA:
+	case k == outcome.NoData && !address(key.Type):
 		f.table.DisputedType()
 	default:
 		f.table.Disputed(now, key.Name, a.Index, zones.Of(by.Index), 0)
@@ -96,7 +96,7 @@ func (f *Forwarder) afterAnswer(now time.Time, key dnsmsg.Key, by, a *upstream.A
 	switch {
 	case k == outcome.OK:
 		f.table.Positive(now, key.Name, a.Index)
-	case k == outcome.NoData && key.Type != dns.TypeA:
+	case k == outcome.NoData && !address(key.Type):
 		f.table.DisputedType()
 	case k.Denied():
 		f.table.Disputed(now, key.Name, by.Index, zones.Of(a.Index), 0)

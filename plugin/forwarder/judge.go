@@ -63,6 +63,9 @@ func (w *walk) learnOK(now time.Time, a *upstream.Attempt) {
 	}
 }
 
+// address reports whether every server can be expected to know a type.
+func address(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
+
 // contradicted records that an upstream failed where another answered. Kinds
 // that may be a matter of zones count there; those that are a matter of the
 // upstream count against it.
@@ -81,7 +84,7 @@ func (w *walk) disputed(now time.Time, winner int) {
 	if denied != 0 {
 		w.f.cfg.Observer.Disputed()
 	}
-	if w.req.Key.Type != dns.TypeA && w.typed != 0 {
+	if w.typed != 0 && !address(w.req.Key.Type) {
 		w.f.table.DisputedType()
 		denied &^= w.typed
 	}

@@ -259,8 +259,8 @@ type Agreement struct {
 }
 
 // Agreed records an agreement. Where some say that the name exists and others
-// that it does not, that is none, unless those who know the zone are all of
-// one mind.
+// that it does not, that is none, unless those who know the zone, or are not
+// known to be wrong, are of one mind.
 func (t *Table) Agreed(now time.Time, a Agreement) {
 	floor := dnsmsg.Registrable(a.Name)
 	t.mu.Lock()
@@ -270,7 +270,8 @@ func (t *Table) Agreed(now time.Time, a Agreement) {
 		z = t.addLocked(now, zoneOf(a.Name, a.SOA, floor))
 	}
 	z.touched = now
-	if a.Absent != 0 && a.NoData != 0 && (z.good&a.Absent == 0 || z.good&a.NoData != 0) {
+	unreliable := (z.bad | Set(t.poor.Load())) &^ z.good
+	if a.Absent&^unreliable != 0 && a.NoData&^unreliable != 0 && (z.good&a.Absent == 0 || z.good&a.NoData != 0) {
 		t.agreed.Store(0)
 		t.differs.Store(true)
 		if z.good&a.NoData != 0 && z.good&a.Absent == 0 {
@@ -364,7 +365,7 @@ func (j judgement) unknown() Doubt {
 
 // known judges a denial in a known zone.
 func (j judgement) known(z *zone) Doubt {
-	d := Doubt{Verify: j.others, Credible: !z.bad.Has(j.By) && (z.good.Has(j.By) || z.good == 0)}
+	d := Doubt{Verify: j.others, Credible: !z.bad.Has(j.By) && (z.good.Has(j.By) || (z.good == 0 && !j.poor.Has(j.By)))}
 	if j.sampled {
 		return d
 	}
