@@ -128,7 +128,7 @@ func newPool(cfg Config, env Env, endpoints []Endpoint) (p *pool, err error) {
 	}
 	p.forwarder = forwarder.New(forwarder.Config{
 		Upstreams: p.upstreams, Policy: policy, ForceTCP: cfg.ForceTCP, PreferUDP: cfg.PreferUDP,
-		Timeout: cfg.Timeout, MaxAttempts: maxAttempts(cfg), Hedge: cfg.Hedge, Trust: cfg.NXDomainTrust,
+		Timeout: cfg.Timeout, Lost: max(lostWait, cfg.ReadTimeout), MaxAttempts: maxAttempts(cfg), Hedge: cfg.Hedge, Trust: cfg.NXDomainTrust,
 		Eject: cfg.ejects(), Failfast: cfg.FailfastAllUnhealthy, Failover: cfg.Failover,
 		Private: privateZones(cfg.PrivateZones, p.upstreams), Draw: env.draw, Observer: env.Metrics,
 	})
@@ -140,6 +140,10 @@ func newPool(cfg Config, env Env, endpoints []Endpoint) (p *pool, err error) {
 	})
 	return p, err
 }
+
+// lostWait is how long a client waits where no upstream gives a sign of life,
+// unless read_timeout is longer.
+const lostWait = 2500 * time.Millisecond
 
 // ejects reports whether upstreams are ever taken out.
 func (c *Config) ejects() bool { return c.MaxFails > 0 && !c.Eject.Off }

@@ -44,6 +44,8 @@ type Config struct {
 	PreferUDP bool
 	// Timeout is how long a client waits at the most.
 	Timeout time.Duration
+	// Lost is how long a client waits where no upstream gives a sign of life.
+	Lost time.Duration
 	// MaxAttempts bounds the attempts for one query; 0: 2 + the number of upstreams.
 	MaxAttempts int
 	// Hedge is the share of queries that may be sent once more because they are late, 0 to 1.
@@ -147,6 +149,9 @@ func New(cfg Config) *Forwarder {
 	}
 	for i := range n {
 		f.all |= zones.Of(i)
+	}
+	if f.cfg.Lost <= 0 {
+		f.cfg.Lost = lostWait
 	}
 	if f.most <= 0 {
 		f.most = 2 + n

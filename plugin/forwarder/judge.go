@@ -98,6 +98,9 @@ func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	if r.Kind == outcome.NoData {
 		w.typed |= zones.Of(a.Index)
 	}
+	if w.f.cfg.Trust && a.Trial && w.pending > 0 {
+		return false // the first attempt is the one that is trusted
+	}
 	if w.f.cfg.Trust || len(w.f.cfg.Upstreams) == 1 || dnsmsg.Filtered(r.Msg) {
 		w.learnOK(now, a)
 		return w.finish(a, r)

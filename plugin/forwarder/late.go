@@ -52,7 +52,7 @@ func (w *walk) Due(now time.Time) bool {
 // lostAt is when the query is given up unless there is a sign of life: later
 // than usual where the upstreams are known to be slow.
 func (w *walk) lostAt() time.Time {
-	wait := lostWait
+	wait := w.f.cfg.Lost
 	for _, a := range w.tries {
 		wait = max(wait, a.Upstream.LateAfter())
 	}
@@ -62,7 +62,7 @@ func (w *walk) lostAt() time.Time {
 // lifeSeen reports whether any upstream that was asked has replied to
 // anything when it was late already: then it is slow, not silent.
 func (w *walk) lifeSeen() bool {
-	since := w.start.Add(lostWait / 4)
+	since := w.start.Add(w.f.cfg.Lost / 4)
 	for _, a := range w.tries {
 		if w.tcp && !a.Upstream.HeardStream(since) {
 			continue
