@@ -121,12 +121,25 @@ func (w *walk) passDenial(now time.Time) bool {
 		})
 	}
 	w.learnOK(now, h.by)
-	if by := w.denied | w.refused; missing&w.tried == 0 && by&(by-1) != 0 { // two at least, and none that was asked is missing
+	unable := w.unable()
+	if by := w.denied | unable; missing&^unable&w.tried == 0 && by&(by-1) != 0 { // two at least, and none that was asked is missing
 		w.f.table.Agreed(now, zones.Agreement{
-			Name: w.req.Key.Name, SOA: dnsmsg.SOA(h.reply.Msg), Absent: w.denied &^ w.typed, NoData: w.typed, Refused: w.refused,
+			Name: w.req.Key.Name, SOA: dnsmsg.SOA(h.reply.Msg), Absent: w.denied &^ w.typed, NoData: w.typed, Refused: unable,
 		})
 	}
 	return w.finish(h.by, h.reply)
+}
+
+// unable returns the upstreams that replied with REFUSED or SERVFAIL: they
+// could have contradicted, and did not.
+func (w *walk) unable() zones.Set {
+	s := w.refused
+	for i, a := range w.failed {
+		if w.kinds[i] == outcome.ServFail {
+			s |= zones.Of(a.Index)
+		}
+	}
+	return s &^ w.denied
 }
 
 func (w *walk) names(s zones.Set) string {

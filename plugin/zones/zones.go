@@ -255,7 +255,7 @@ type Agreement struct {
 	SOA     string // the owner of the SOA that came with a denial, or ""
 	Absent  Set    // said NXDOMAIN
 	NoData  Set    // said NODATA: that the name exists
-	Refused Set    // refused to answer
+	Refused Set    // refused to answer, or failed to
 }
 
 // Agreed records an agreement. Where some say that the name exists and others
