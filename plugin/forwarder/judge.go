@@ -15,7 +15,7 @@ import (
 
 // For so long an upstream is spared what it does not cope with.
 const (
-	plainFor  = 5 * time.Minute  // EDNS
+	plainFor  = time.Minute      // EDNS
 	streamFor = 30 * time.Second // UDP, while forged replies come
 )
 

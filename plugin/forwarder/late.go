@@ -171,8 +171,9 @@ func (w *walk) lateVerifier(now time.Time) {
 			continue
 		}
 		w.up(i).AskProbe()
-		w.f.cfg.Observer.Hedge(HedgeSent)
-		w.launch(now, i, exchange.Options{Fresh: true})
+		if w.launch(now, i, exchange.Options{Fresh: true}) {
+			w.f.cfg.Observer.Hedge(HedgeSent)
+		}
 	}
 }
 
