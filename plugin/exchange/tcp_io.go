@@ -28,13 +28,26 @@ func (c *streamConn) write() {
 		}
 		_ = c.conn.SetWriteDeadline(time.Now().Add(writeTime)) // fails with the write
 		if _, err := c.conn.Write(buf); err != nil {
-			kind := outcome.FromError(err)
-			if kind == outcome.Timeout {
-				err = fmt.Errorf("%w: %w", errStalled, err)
-			}
-			c.lost(kind, err)
+			c.writeFailed(err)
 			return
 		}
+	}
+}
+
+// writeFailed ends a connection that takes no more. Where the peer has closed
+// it, replies may be there that it had sent before: the reader takes those, and
+// ends the connection.
+func (c *streamConn) writeFailed(err error) {
+	switch kind := outcome.FromError(err); kind {
+	case outcome.ConnReset:
+		c.pool.mu.Lock()
+		c.resting = true
+		c.pool.mu.Unlock()
+		_ = c.conn.SetReadDeadline(time.Now().Add(stallAfter)) // it fails where there is nothing left to read
+	case outcome.Timeout:
+		c.lost(kind, fmt.Errorf("%w: %w", errStalled, err))
+	default:
+		c.lost(kind, err)
 	}
 }
 
