@@ -63,11 +63,13 @@ type Config struct {
 	// TLS is the client configuration of tls, https and quic upstreams, with TLSServerName in it. Never nil.
 	// It is shared: clone it for an upstream that has a ServerName of its own.
 	TLS *tls.Config
+	// tlsDigest is of the files that TLS was made of; "" where there are none. The same digest: the same certificates.
+	tlsDigest string
 	// TLSServerName is the name that certificates are checked against. Default: none. Not together with a To.ServerName.
 	TLSServerName string
 	// SourceAddress is the local address of all sockets. Default: zero, the kernel's choice.
 	SourceAddress netip.Addr
-	// Resolvers are asked, one after the other, for the addresses of host names among To. Default: the system's.
+	// Resolvers are asked, one after the other, for the addresses of host names among To. Default: /etc/hosts, then those of /etc/resolv.conf.
 	Resolvers []netip.AddrPort
 
 	// Policy is the order of the upstreams: PolicyAdaptive (the lowest expected time), or forward's PolicyRandom,
@@ -133,7 +135,7 @@ type To struct {
 	Addr       netip.AddrPort // an address; IPv6 with its zone, IPv4 never as IPv4-mapped IPv6
 	Host       string         // a host name, with Port
 	Port       uint16         // the port that goes with Host
-	File       string         // a file in resolv.conf's format, whose servers are asked by plain DNS; may list none
+	File       string         // a file in resolv.conf's format, whose servers are asked by plain DNS; may list none, and an absolute path may not exist yet
 	ServerName string         // TLS server name after the %; tls, https and quic only
 }
 

@@ -1,10 +1,12 @@
 package dnsguard
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -121,7 +123,22 @@ func setTLS(s *stanza, args []string) (err error) {
 	if s.TLS, err = pkgtls.NewTLSConfigFromArgs(files...); err != nil {
 		return fmt.Errorf("%q: %w", files, err)
 	}
-	return nil
+	s.tlsDigest, err = digest(files)
+	return err
+}
+
+// digest returns a digest of the files' contents; "" for no file.
+func digest(files []string) (string, error) {
+	var sums []byte
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return "", err
+		}
+		sum := sha256.Sum256(text)
+		sums = append(sums, sum[:]...)
+	}
+	return string(sums), nil
 }
 
 func setTLSServerName(s *stanza, args []string) error {

@@ -113,11 +113,14 @@ func cutServerName(text string) (rest, name string) {
 	return host + port, name
 }
 
-// findFile reports whether there is a file, or a device, that can be read. That
-// there is none is an error only for what cannot be a host name.
+// findFile reports whether there is a file, or a device, that can be read, or
+// may be one day: an absolute path is taken for a file that somebody is about to
+// write. Else, that there is none is an error for what cannot be a host name.
 func findFile(path string) (bool, error) {
 	info, err := os.Stat(path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path, "/"):
+		return true, nil
 	case err != nil && strings.Contains(path, "/"):
 		return false, fmt.Errorf("cannot be read: %w", withoutPath(err))
 	case err != nil:

@@ -36,13 +36,15 @@ type Guard struct {
 	// Next is the next plugin; it may be nil.
 	Next plugin.Handler
 
-	cfg     Config
-	env     Env
-	pool    *pool
-	passing func(code uint16) bool // EDNS options that upstreams may see; nil: none
+	cfg      Config
+	env      Env
+	log      *stateLog
+	passing  func(code uint16) bool // EDNS options that upstreams may see; nil: none
+	follower *follower
 
 	running *running
 
+	pool     atomic.Pointer[pool]
 	inFlight atomic.Int64
 }
 
@@ -73,7 +75,7 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		options = dnsmsg.PassedOptions(r, g.passing)
 	}
 	req.Key = dnsmsg.KeyOf(r, state.Proto() != "udp", state.Size(), options)
-	a := g.pool.forwarder.Forward(ctx, &req)
+	a := g.forward(ctx, &req)
 	if a.Msg == nil && (ctx.Err() != nil || a.Kind == outcome.Cancelled) {
 		// Nobody waits. To write a failure would leave it in the cache for others.
 		return dns.RcodeServerFailure, errCancelled
@@ -82,6 +84,17 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
 	return g.write(w, g.reply(a, r))
+}
+
+// forward asks the upstreams.
+func (g *Guard) forward(ctx context.Context, r *forwarder.Request) forwarder.Answer {
+	p := g.pool.Load()
+	for p.users.Add(1); g.pool.Load() != p; p.users.Add(1) { // replaced, and maybe given up, before we were counted
+		p.users.Add(-1)
+		p = g.pool.Load()
+	}
+	defer p.users.Add(-1)
+	return p.forwarder.Forward(ctx, r)
 }
 
 // enter counts a query in, and reports whether it is one too many.

@@ -2,20 +2,15 @@ package dnsguard
 
 import (
 	"context"
-	"crypto/tls"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
-	"github.com/dnsguard/dnsguard/plugin/forwarder"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
-	"github.com/dnsguard/dnsguard/plugin/probe"
-	"github.com/dnsguard/dnsguard/plugin/selector"
+	"github.com/dnsguard/dnsguard/plugin/resolvconf"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
-	"github.com/dnsguard/dnsguard/plugin/zones"
 )
 
 // Env is what comes from outside: the network, chance, and where to tell what
@@ -29,8 +24,13 @@ type Env struct {
 	Logf func(level Level, format string, args ...any)
 	// Metrics counts. Several Guards may share one.
 	Metrics *metrics.Metrics
-	// LookupHost returns the addresses of a host name among TO.
-	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Lookup returns the addresses of a host name among TO, and how long they may be used. Addresses together with
+	// an error may be incomplete.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, time.Duration, error)
+	// ReadFile returns the content of a file among TO.
+	ReadFile func(path string) ([]byte, error)
+	// Listens reports whether the server itself is asked at an address: host names are not looked up there.
+	Listens func(addr netip.AddrPort) bool
 }
 
 // Level is the weight of a log line.
@@ -42,50 +42,7 @@ const (
 	LevelWarning
 )
 
-// pool is the upstreams of one directive, and what works on them.
-type pool struct {
-	upstreams []*upstream.Upstream
-	forwarder *forwarder.Forwarder
-	prober    *probe.Prober
-	log       *stateLog
-}
-
-// lookupTimeoutAll bounds the lookups of all host names at the start.
-const lookupTimeoutAll = 10 * time.Second
-
-// New returns a Guard for a directive, with its pool, that does nothing yet.
-func New(cfg Config, env Env) (*Guard, error) {
-	env.fill(cfg)
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeoutAll)
-	defer cancel()
-	endpoints, err := expandTo(ctx, cfg.To, readResolvConf, env.LookupHost)
-	if err != nil {
-		return nil, err
-	}
-	if len(endpoints) > forwarder.MaxUpstreams {
-		return nil, fmt.Errorf("%d upstreams: must be at most %d", len(endpoints), forwarder.MaxUpstreams)
-	}
-	g := &Guard{cfg: cfg, env: env}
-	switch {
-	case cfg.EDNSAll:
-		g.passing = func(uint16) bool { return true }
-	case len(cfg.EDNSOptions) > 0:
-		g.passing = func(code uint16) bool {
-			for _, c := range cfg.EDNSOptions {
-				if c == code {
-					return true
-				}
-			}
-			return false
-		}
-	}
-	if g.pool, err = newPool(cfg, env, endpoints); err != nil {
-		return nil, err
-	}
-	return g, nil
-}
-
-func (e *Env) fill(cfg Config) {
+func (e *Env) fill(cfg *Config) {
 	if e.Dial == nil {
 		e.Dial = exchange.NetDial(cfg.SourceAddress)
 	}
@@ -98,8 +55,14 @@ func (e *Env) fill(cfg Config) {
 	if e.Metrics == nil {
 		e.Metrics = metrics.Unregistered()
 	}
-	if e.LookupHost == nil {
-		e.LookupHost = newLookup(cfg.Resolvers)
+	if e.ReadFile == nil {
+		e.ReadFile = resolvconf.Read
+	}
+	if e.Listens == nil {
+		e.Listens = func(netip.AddrPort) bool { return false }
+	}
+	if e.Lookup == nil {
+		e.Lookup = newLookup(cfg.Resolvers, e.Listens)
 	}
 }
 
@@ -107,188 +70,125 @@ func (e *Env) draw(n int) int {
 	return int(e.Rand64() % uint64(n))
 }
 
-func newPool(cfg Config, env Env, endpoints []Endpoint) (p *pool, err error) {
-	p = &pool{log: newStateLog(env.Logf)}
-	defer func() {
-		if err != nil {
-			p.closeUpstreams()
-		}
-	}()
-	now := time.Now()
-	for _, e := range endpoints {
-		u, err := p.newUpstream(cfg, env, e, now)
-		if err != nil {
-			return p, err
-		}
-		p.upstreams = append(p.upstreams, u)
-	}
-	policy, err := selector.New(cfg.Policy)
+// New returns a Guard for a directive, with the upstreams that are known by
+// their addresses or in a file by now. It opens no socket, and does nothing
+// before Start, but serves queries.
+func New(cfg Config, env Env) (*Guard, error) {
+	env.fill(&cfg)
+	g := &Guard{cfg: cfg, env: env, log: newStateLog(env.Logf), passing: passing(&cfg)}
+	g.follower = newFollower(g)
+	p, err := g.newPool(g.follower.endpoints(), nil, false)
 	if err != nil {
-		return p, err
+		return nil, err
 	}
-	p.forwarder = forwarder.New(forwarder.Config{
-		Upstreams: p.upstreams, Policy: policy, ForceTCP: cfg.ForceTCP, PreferUDP: cfg.PreferUDP,
-		Timeout: cfg.Timeout, Lost: max(lostWait, cfg.ReadTimeout), MaxAttempts: maxAttempts(cfg), Hedge: cfg.Hedge, Trust: cfg.NXDomainTrust,
-		Eject: cfg.ejects(), Failfast: cfg.FailfastAllUnhealthy, Failover: cfg.Failover,
-		Private: privateZones(cfg.PrivateZones, p.upstreams), Draw: env.draw, Observer: env.Metrics,
-	})
-	if cfg.MaxFails == 0 {
-		return p, nil // as in forward: no health checks
-	}
-	p.prober, err = probe.New(probe.Config{
-		Upstreams: p.upstreams, Interval: cfg.HealthInterval, Domain: cfg.HealthDomain, NoRec: cfg.HealthNoRec, TCP: cfg.ForceTCP,
-	})
-	return p, err
+	g.pool.Store(p)
+	return g, nil
 }
 
-// lostWait is how long a client waits where no upstream gives a sign of life,
-// unless read_timeout is longer.
-const lostWait = 2500 * time.Millisecond
-
-// ejects reports whether upstreams are ever taken out.
-func (c *Config) ejects() bool { return c.MaxFails > 0 && !c.Eject.Off }
-
-// unbounded stands for max_connect_attempts 0.
-const unbounded = 64
-
-func maxAttempts(cfg Config) int {
+// passing returns which EDNS options upstreams may see; nil: none.
+func passing(cfg *Config) func(code uint16) bool {
 	switch {
-	case !cfg.MaxConnectAttemptsSet:
-		return 0
-	case cfg.MaxConnectAttempts == 0 || cfg.MaxConnectAttempts > unbounded:
-		return unbounded
-	default:
-		return int(cfg.MaxConnectAttempts)
-	}
-}
-
-func (p *pool) newUpstream(cfg Config, env Env, e Endpoint, now time.Time) (*upstream.Upstream, error) {
-	to := e.Addr.String()
-	counts := env.Metrics.Upstream(to)
-	tlsConfig := cfg.TLS
-	if e.ServerName != "" {
-		tlsConfig = cfg.TLS.Clone()
-		tlsConfig.ServerName = e.ServerName
-		tlsConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
-	}
-	ex, err := exchange.New(exchange.Config{
-		Addr: e.Addr, Transport: e.Transport, Dial: env.Dial, TLS: tlsConfig, SourceAddress: cfg.SourceAddress,
-		Expire: max(cfg.Expire, time.Millisecond), MaxAge: cfg.MaxAge, MaxIdle: cfg.MaxIdleConns, ReadTimeout: cfg.ReadTimeout,
-		DoHMethod: cfg.DoHMethod, Rand64: env.Rand64, Events: counts,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", e.Source, err)
-	}
-	return upstream.New(upstream.Config{
-		To: to, Addr: e.Addr, Transport: e.Transport, Exchanger: ex,
-		ReadTimeout: cfg.ReadTimeout, Linger: max(cfg.Timeout, 5*time.Second),
-		Eject: upstream.Eject{
-			Off: !cfg.ejects(), Failures: cfg.Eject.Failures, Share: cfg.Eject.Share, Base: cfg.Eject.Base, Max: cfg.Eject.Max,
-		},
-		TCPOnly:  cfg.ForceTCP,
-		Observer: observer{counts, p.log},
-		Wake:     p.wake,
-	}, now), nil
-}
-
-// observer counts attempts and logs changes of state.
-type observer struct {
-	*metrics.Upstream
-	log *stateLog
-}
-
-func (o observer) State(c upstream.Change) { o.log.state(time.Now(), c) }
-
-func (p *pool) wake() {
-	if p.prober != nil {
-		p.prober.Wake()
-	}
-}
-
-func (p *pool) closeUpstreams() {
-	for _, u := range p.upstreams {
-		u.Close()
-	}
-}
-
-// privateZones finds the upstreams that serve each private zone: those named,
-// else all with an address that is not public.
-func privateZones(private []PrivateZone, ups []*upstream.Upstream) []forwarder.PrivateZone {
-	out := make([]forwarder.PrivateZone, 0, len(private))
-	for _, z := range private {
-		var at zones.Set
-		for i, u := range ups {
-			ip := u.Addr().Addr()
-			serves := !publicAddr(ip)
-			if len(z.At) > 0 {
-				serves = false
-				for _, a := range z.At {
-					serves = serves || a.WithZone("") == ip.WithZone("")
+	case cfg.EDNSAll:
+		return func(uint16) bool { return true }
+	case len(cfg.EDNSOptions) > 0:
+		return func(code uint16) bool {
+			for _, c := range cfg.EDNSOptions {
+				if c == code {
+					return true
 				}
 			}
-			if serves {
-				at |= zones.Of(i)
-			}
+			return false
 		}
-		out = append(out, forwarder.PrivateZone{Zone: z.Zone, At: at})
 	}
-	return out
+	return nil
 }
 
-var cgnat = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
-
-// publicAddr reports whether an address is reached over the public Internet.
-func publicAddr(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	return !ip.IsPrivate() && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() && !cgnat.Contains(ip)
+// Inherit has g begin with what prev knows, whose place it takes: the sockets,
+// round trips, states and zones of the upstreams that both have. It is called
+// before Start and before the first query; prev goes on until it is stopped.
+func (g *Guard) Inherit(prev *Guard) error {
+	g.follower.inherit(prev.follower)
+	p, err := g.newPool(g.follower.endpoints(), prev.pool.Load(), false)
+	if err != nil {
+		return err
+	}
+	g.pool.Swap(p).drain(0, nil)
+	return nil
 }
 
 // running is what Start has started.
 type running struct {
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	wg      sync.WaitGroup // what follows the lists of upstreams
 	untrack func()
+
+	mu       sync.Mutex // held while the pool is replaced
+	probing  func()     // ends the probes of the pool
+	draining sync.WaitGroup
 }
 
-// Start begins to look after the pool. Queries are served before as well.
+// Start begins to look after the pool.
 func (g *Guard) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	g.running = &running{cancel: cancel, untrack: g.env.Metrics.Track(g.Snapshot)}
-	if g.pool.prober != nil {
-		g.running.wg.Go(func() { g.pool.prober.Run(ctx) })
-	}
+	r := &running{cancel: cancel, untrack: g.env.Metrics.Track(g.Snapshot)}
+	r.probing = g.pool.Load().probing()
+	g.running = r
+	g.follower.start(ctx, &r.wg)
 }
 
-// drainEvery is how often Stop looks whether the queries in flight are done.
-const drainEvery = 10 * time.Millisecond
+// follow takes the upstreams for the pool that are listed now. Queries under
+// way go on with the pool that they have begun with.
+func (g *Guard) follow() {
+	r := g.running
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, endpoints := g.pool.Load(), g.follower.endpoints()
+	if old.serves(endpoints) {
+		return
+	}
+	p, err := g.newPool(endpoints, old, true)
+	if err != nil {
+		g.env.Logf(LevelWarning, "upstreams of %s are not changed: %v", g.cfg.From, err)
+		return
+	}
+	g.pool.Store(p)
+	r.probing()
+	r.probing = p.probing()
+	r.draining.Go(func() { old.drain(g.cfg.Timeout+drainEvery, p) })
+	g.env.Logf(LevelInfo, "upstreams of %s are now %s; were %s", g.cfg.From, p, old)
+}
+
+// wake has the prober look for an upstream that wants a probe.
+func (g *Guard) wake() {
+	if p := g.pool.Load(); p != nil && p.prober != nil {
+		p.prober.Wake()
+	}
+}
 
 // Stop waits until the queries in flight are answered, then closes all
 // sockets and ends all goroutines.
 func (g *Guard) Stop() {
-	tick := time.NewTicker(drainEvery)
-	defer tick.Stop()
-	for end := time.Now().Add(g.cfg.Timeout + drainEvery); g.inFlight.Load() > 0 && time.Now().Before(end); {
-		<-tick.C
-	}
 	g.rest()
-	g.pool.forwarder.Close()
-	g.pool.closeUpstreams()
+	g.pool.Load().drain(g.cfg.Timeout+drainEvery, nil)
 }
 
 // rest ends the looking after the pool. Queries are still served.
 func (g *Guard) rest() {
 	if r := g.running; r != nil {
-		g.running = nil
 		r.cancel()
 		r.wg.Wait()
+		r.probing()
+		r.draining.Wait()
 		r.untrack()
+		g.running = nil
 	}
 }
 
 // Snapshot returns what is known of each upstream, in the order of the pool.
 func (g *Guard) Snapshot() []upstream.Snapshot {
-	out := make([]upstream.Snapshot, len(g.pool.upstreams))
-	for i, u := range g.pool.upstreams {
+	ups := g.pool.Load().upstreams
+	out := make([]upstream.Snapshot, len(ups))
+	for i, u := range ups {
 		out[i] = u.Snapshot()
 	}
 	return out

@@ -1,7 +1,9 @@
 package dnsguard
 
 import (
-	"sync"
+	"net"
+	"net/netip"
+	"strconv"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -23,15 +25,14 @@ func setup(c *caddy.Controller) error {
 	env := Env{Logf: logf, Metrics: metrics.OfProcess(metrics.Options{
 		Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets, NativeFactor: plugin.NativeHistogramBucketFactor,
 	})}
+	env.Listens = listens(dnsserver.GetConfig(c))
 	guards := make([]*Guard, len(configs))
 	for i, cfg := range configs {
 		if guards[i], err = New(cfg, env); err != nil {
-			for _, g := range guards[:i] {
-				g.Stop()
-			}
 			return plugin.Error(pluginName, cfg.at.wrap(err))
 		}
 	}
+	f := familyOf(c)
 	for i, g := range guards {
 		dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 			if g.Next = next; i+1 < len(guards) {
@@ -39,32 +40,50 @@ func setup(c *caddy.Controller) error {
 			}
 			return g
 		})
-		c.OnStartup(func() error { g.Start(); return nil })
+		f.add(c.Key+" "+g.cfg.From, g)
+		c.OnStartup(func() error {
+			if prev := f.predecessor(g, caddy.Instances()); prev != nil {
+				if err := g.Inherit(prev); err != nil {
+					return plugin.Error(pluginName, g.cfg.at.wrap(err))
+				}
+			}
+			g.Start()
+			return nil
+		})
 	}
-	endWith(c, guards)
 	return nil
 }
 
-// endWith ends the guards with the server. At a reload the old server has
-// stopped by then, and what is in flight is waited for. When the process ends
-// the server still answers, for as long as the health plugin's lameduck lasts:
-// then everything that a query needs must stay.
-func endWith(c *caddy.Controller, guards []*Guard) {
-	reload := false
-	c.OnRestart(func() error { reload = true; return nil })
-	c.OnRestartFailed(func() error { reload = false; return nil })
-	c.OnShutdown(func() error {
-		var wg sync.WaitGroup
-		for _, g := range guards {
-			if reload {
-				wg.Go(g.Stop)
-			} else {
-				g.rest()
+// listens returns whether a server block's own server is asked at an address.
+func listens(c *dnsserver.Config) func(netip.AddrPort) bool {
+	return func(addr netip.AddrPort) bool {
+		if strconv.Itoa(int(addr.Port())) != c.Port {
+			return false
+		}
+		for _, host := range c.ListenHosts {
+			if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() {
+				if ip.Unmap() == addr.Addr().Unmap() {
+					return true
+				}
+				continue
+			}
+			if addr.Addr().IsLoopback() || isOwn(addr.Addr()) {
+				return true
 			}
 		}
-		wg.Wait()
-		return nil
-	})
+		return false
+	}
+}
+
+// isOwn reports whether an address is one of this host's.
+func isOwn(ip netip.Addr) bool {
+	addrs, _ := net.InterfaceAddrs() // without them, none is
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == ip.Unmap() {
+			return true
+		}
+	}
+	return false
 }
 
 func logf(level Level, format string, args ...any) {

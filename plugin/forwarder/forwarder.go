@@ -64,6 +64,12 @@ type Config struct {
 	Draw func(n int) int
 	// Observer is told what happens.
 	Observer Observer
+	// Empty says why there is no upstream, where there is none. May be nil.
+	Empty func() string
+	// Predecessor worked with the pool as it was before, whose knowledge is taken over. May be nil.
+	Predecessor *Forwarder
+	// Was gives, with a Predecessor, the index that each of Upstreams had in its pool; negative: none.
+	Was []int
 }
 
 // PrivateZone is a zone, and the upstreams that may be asked for names in it.
@@ -142,10 +148,21 @@ const (
 // New returns a forwarder.
 func New(cfg Config) *Forwarder {
 	n := len(cfg.Upstreams)
-	f := &Forwarder{
-		cfg: cfg, table: zones.New(n), most: cfg.MaxAttempts,
-		hedges: race.NewBudget(cfg.Hedge, hedgeBurst), trials: race.NewBudget(trialShare, trialBurst),
-		recall: newFailures(),
+	f := &Forwarder{cfg: cfg, most: cfg.MaxAttempts, recall: newFailures()}
+	if cfg.Empty == nil {
+		f.cfg.Empty = func() string { return "no upstream" }
+	}
+	if old := cfg.Predecessor; old != nil {
+		f.table, f.trials = zones.Inherit(old.table, cfg.Was), old.trials
+		if old.cfg.Hedge == cfg.Hedge {
+			f.hedges = old.hedges
+		}
+		f.cfg.Predecessor = nil // it is not to be kept alive
+	} else {
+		f.table, f.trials = zones.New(n), race.NewBudget(trialShare, trialBurst)
+	}
+	if f.hedges == nil {
+		f.hedges = race.NewBudget(cfg.Hedge, hedgeBurst)
 	}
 	for i := range n {
 		f.all |= zones.Of(i)

@@ -102,7 +102,7 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 		if w.eligible == 0 && w.f.all != 0 {
 			return w.fail(outcome.Refused, dnsmsg.EDE{Code: dns.ExtendedErrorCodeProhibited, Text: "no upstream may be asked for this private zone"})
 		}
-		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotReady, Text: "no upstream is configured"})
+		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotReady, Text: w.f.cfg.Empty()})
 	}
 	if w.order[0].Rank == selector.Out && w.f.cfg.Failfast {
 		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNetworkError, Text: "all upstreams are ejected"})

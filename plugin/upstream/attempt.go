@@ -63,11 +63,18 @@ func (u *Upstream) Send(now time.Time, q *exchange.Query, a *Attempt, to chan<- 
 	t := u.since(now)
 	a.overdueAt = t + int64(u.overdueAfter())
 	a.giveUpAt = t + int64(u.cfg.ReadTimeout)
-	u.watch(a, t)
+	if !u.watch(a, t) {
+		u.giveUp([]*Attempt{a})
+		return
+	}
 	h := u.cfg.Exchanger.Start(q, a.Options, a)
 	a.mu.Lock()
 	a.handle = h
+	over := a.stage == ended
 	a.mu.Unlock()
+	if over { // it may have been given up before there was a handle
+		h.Cancel()
+	}
 }
 
 // overdueAfter is how long an attempt may be unanswered before that tells
@@ -136,6 +143,28 @@ func (a *Attempt) cancelLocked() bool {
 		a.handle.Cancel()
 	}
 	return true
+}
+
+// giveUp ends attempts, and tells who waits for them that they were cancelled:
+// the Upstream is being closed. Others may go on to use the Exchanger.
+func (u *Upstream) giveUp(as []*Attempt) {
+	for _, a := range as {
+		a.mu.Lock()
+		open, counted := a.stage != ended, a.stage >= timedOut
+		if open {
+			if a.to != nil {
+				a.to <- Result{Attempt: a, Reply: exchange.Reply{Kind: outcome.Cancelled, Proto: a.proto()}}
+			}
+			a.cancelLocked()
+		}
+		a.mu.Unlock()
+		if open {
+			u.unwatch()
+		}
+		if open && !counted {
+			u.cfg.Observer.Attempt(outcome.Cancelled, a.proto(), -1, 0)
+		}
+	}
 }
 
 // optionalTCP reports whether the attempt went by TCP where UDP is the rule.

@@ -53,6 +53,8 @@ type Config struct {
 	Observer Observer
 	// TCPOnly says that plain DNS goes by TCP alone, whose failures then tell against the upstream.
 	TCPOnly bool
+	// Predecessor is another Upstream for the same server, whose knowledge the new one begins with. May be nil.
+	Predecessor *Upstream
 	// Wake is called when the upstream needs a probe; it must not block. May be nil.
 	Wake func()
 }
@@ -87,11 +89,15 @@ type Upstream struct {
 	closed  bool
 }
 
-// New returns an upstream in the state Unknown.
+// New returns an upstream in the state Unknown, or in that of its predecessor.
 func New(cfg Config, now time.Time) *Upstream {
 	cfg.Linger = max(cfg.Linger, cfg.ReadTimeout)
 	u := &Upstream{cfg: cfg, base: now.Add(-time.Second)}
 	u.est.init()
+	if cfg.Predecessor != nil {
+		u.inherit(cfg.Predecessor)
+		u.cfg.Predecessor = nil // it is not to be kept alive
+	}
 	return u
 }
 
@@ -196,14 +202,18 @@ func (u *Upstream) Ripe(now time.Time) bool { return u.since(now) >= u.ripeAt.Lo
 // State is the state now.
 func (u *Upstream) State() State { return State(u.state.Load()) }
 
-// Close ends all exchanges and waits for them.
+// Close ends all attempts, and then closes the Exchanger.
 func (u *Upstream) Close() {
 	u.mu.Lock()
 	u.closed = true
-	if u.watched.timer != nil {
-		u.watched.timer.Stop()
+	w := &u.watched
+	if w.timer != nil {
+		w.timer.Stop()
 	}
+	open := append(w.fresh, w.late...)
+	w.fresh, w.late = nil, nil
 	u.mu.Unlock()
+	u.giveUp(open)
 	u.cfg.Exchanger.Close()
 }
 

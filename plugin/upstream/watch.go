@@ -25,21 +25,23 @@ const (
 	sweepLate  = 100 * time.Millisecond
 )
 
-func (u *Upstream) watch(a *Attempt, t int64) {
+// watch begins to watch an attempt, unless the Upstream is closed.
+func (u *Upstream) watch(a *Attempt, t int64) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	w := &u.watched
-	w.fresh = append(w.fresh, a)
 	w.len++
+	if u.closed {
+		return false
+	}
+	w.fresh = append(w.fresh, a)
 	if w.at == 0 || a.overdueAt < w.at {
 		u.armLocked(t, a.overdueAt)
 	}
+	return true
 }
 
 func (u *Upstream) armLocked(t, at int64) {
-	if u.closed {
-		return
-	}
 	w := &u.watched
 	w.at = max(at, t+int64(sweepFresh))
 	d := time.Duration(w.at - t)
@@ -78,6 +80,11 @@ func (u *Upstream) sweep() {
 	_, stillLate := u.age(now, late, nil, late[:0], nil)
 
 	u.mu.Lock()
+	if u.closed { // meanwhile
+		u.mu.Unlock()
+		u.giveUp(append(stillFresh, append(stillLate, becameLate...)...))
+		return
+	}
 	defer u.mu.Unlock()
 	if n := len(w.fresh); n > 0 {
 		if at := w.fresh[0].overdueAt; next == 0 || at < next {

@@ -1,0 +1,266 @@
+package dnsguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/resolvconf"
+)
+
+// follower keeps the list of a directive's upstreams: the files among TO are
+// watched, the host names are looked up again when their time to live is over.
+// What cannot be read or looked up leaves the list as it was.
+type follower struct {
+	g *Guard
+
+	watchers []*resolvconf.Watcher
+
+	mu      sync.Mutex
+	sources []source // by TO
+	started bool     // changes are to be followed from now on
+}
+
+// Endpoint is one upstream server that a TO argument stands for.
+type Endpoint struct {
+	Addr       netip.AddrPort
+	Transport  string // dns, tls, https or quic
+	ServerName string // TLS server name of this endpoint alone, or ""
+	Source     string // the TO argument it came from, as written
+}
+
+// same reports whether both are the same server, reached in the same way.
+func (e Endpoint) same(o Endpoint) bool {
+	return e.Addr == o.Addr && e.Transport == o.Transport && strings.EqualFold(e.ServerName, o.ServerName)
+}
+
+// source is what one TO stands for.
+type source struct {
+	to    To
+	addrs []netip.AddrPort // the last good ones
+	err   error            // why there are none, or not the newest; nil: all is well
+}
+
+// newFollower returns a follower that has read the files, and looked nothing up.
+func newFollower(g *Guard) *follower {
+	f := &follower{g: g}
+	for _, to := range g.cfg.To {
+		s := source{to: to}
+		switch {
+		case to.Addr.IsValid():
+			s.addrs = []netip.AddrPort{to.Addr}
+		case to.Host != "":
+			s.err = errNotYet
+		}
+		f.sources = append(f.sources, s)
+	}
+	for i, to := range g.cfg.To {
+		if to.File == "" {
+			continue
+		}
+		f.watchers = append(f.watchers, resolvconf.NewWatcher(resolvconf.Config{
+			Path: to.File, Read: g.env.ReadFile,
+			Good: func(servers []netip.Addr) { f.good(i, withPort(servers, defaultPorts[to.Transport])) },
+			Bad:  func(err error) { f.bad(i, err) },
+		}))
+	}
+	return f
+}
+
+var errNotYet = errors.New("has not been looked up yet")
+
+func withPort(ips []netip.Addr, port uint16) []netip.AddrPort {
+	addrs := make([]netip.AddrPort, len(ips))
+	for i, ip := range ips {
+		addrs[i] = netip.AddrPortFrom(ip.Unmap(), port)
+	}
+	return addrs
+}
+
+// inherit takes over the addresses of host names that prev has looked up.
+func (f *follower) inherit(prev *follower) {
+	prev.mu.Lock()
+	defer prev.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.sources {
+		s := &f.sources[i]
+		for _, old := range prev.sources {
+			if len(s.addrs) == 0 && s.to.Host+s.to.File == old.to.Host+old.to.File && s.to.Port == old.to.Port && len(old.addrs) > 0 {
+				s.addrs = old.addrs
+			}
+		}
+	}
+}
+
+// firstWait is how long the start waits for addresses of host names.
+const firstWait = 3 * time.Second
+
+// start follows the lists until ctx ends. It returns when all host names have
+// been looked up once, or firstWait is over.
+func (f *follower) start(ctx context.Context, wg *sync.WaitGroup) {
+	f.mu.Lock()
+	f.started = true
+	f.mu.Unlock()
+	f.g.follow() // what has changed since New
+	for _, w := range f.watchers {
+		wg.Go(func() { w.Run(ctx) })
+	}
+	var first sync.WaitGroup
+	for i, s := range f.sources {
+		if s.to.Host != "" {
+			first.Add(1)
+			wg.Go(func() { f.lookups(ctx, i, sync.OnceFunc(first.Done)) })
+		}
+	}
+	done := make(chan struct{})
+	wg.Go(func() { first.Wait(); close(done) })
+	timer := time.NewTimer(firstWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+// How often host names are looked up.
+const (
+	lookupLeast = 5 * time.Second // whatever the time to live
+	lookupMost  = time.Hour
+	lookupAgain = time.Second // after the first failure, and twice as long after each further one
+	lookupRetry = 30 * time.Second
+)
+
+// lookups looks a host name up whenever it is time to, until ctx ends. done is
+// called after each time.
+func (f *follower) lookups(ctx context.Context, i int, done func()) {
+	defer done()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	again := lookupAgain
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		ips, ttl, err := f.g.env.Lookup(ctx, f.sources[i].to.Host)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case len(ips) == 0:
+			f.bad(i, err)
+			timer.Reset(again)
+			again = min(2*again, lookupRetry)
+		default:
+			f.found(i, ips, err)
+			timer.Reset(min(max(ttl, lookupLeast), lookupMost))
+			again = lookupAgain
+		}
+		done()
+	}
+}
+
+// found takes the addresses of a host name. The order of the known ones stays,
+// and where the lookup was not complete, all of them do.
+func (f *follower) found(i int, ips []netip.Addr, err error) {
+	f.mu.Lock()
+	s := &f.sources[i]
+	fresh := withPort(ips, s.to.Port)
+	var addrs []netip.AddrPort
+	for _, a := range s.addrs {
+		if err != nil || slices.Contains(fresh, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	for _, a := range fresh {
+		if !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	f.mu.Unlock()
+	f.good(i, addrs)
+}
+
+// good takes the addresses of a source.
+func (f *follower) good(i int, addrs []netip.AddrPort) {
+	f.mu.Lock()
+	s := &f.sources[i]
+	was := s.err
+	if slices.Equal(s.addrs, addrs) && was == nil {
+		f.mu.Unlock()
+		return
+	}
+	s.addrs, s.err = addrs, nil
+	started := f.started
+	f.mu.Unlock()
+	if !started {
+		return
+	}
+	if was != nil && !errors.Is(was, errNotYet) {
+		f.g.env.Logf(LevelInfo, "%s is well again: %s", s.to.Text, joined(addrs))
+	}
+	f.g.follow()
+}
+
+// bad takes notice that a source cannot be read or looked up.
+func (f *follower) bad(i int, err error) {
+	f.mu.Lock()
+	s := &f.sources[i]
+	known := s.err != nil && s.err.Error() == err.Error()
+	s.err = err
+	kept := s.addrs
+	f.mu.Unlock()
+	switch {
+	case known:
+	case len(kept) > 0:
+		f.g.env.Logf(LevelWarning, "%s: %v; going on with %s", s.to.Text, err, joined(kept))
+	default:
+		f.g.env.Logf(LevelWarning, "%s: %v; no upstreams from there until that is mended", s.to.Text, err)
+	}
+}
+
+func joined(addrs []netip.AddrPort) string {
+	texts := make([]string, len(addrs))
+	for i, a := range addrs {
+		texts[i] = a.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+// endpoints returns the upstreams that TO stands for now, in its order, each
+// once, and at most as many as a pool can have.
+func (f *follower) endpoints() []Endpoint {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []Endpoint
+	for _, s := range f.sources {
+		for _, addr := range s.addrs {
+			e := Endpoint{Addr: addr, Transport: s.to.Transport, ServerName: s.to.ServerName, Source: s.to.Text}
+			if len(out) < forwarder.MaxUpstreams && !slices.ContainsFunc(out, e.same) {
+				out = append(out, e)
+			}
+		}
+	}
+	return out
+}
+
+// empty says why there is no upstream, for people; "" where there are some.
+func (f *follower) empty() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var why []string
+	for _, s := range f.sources {
+		if len(s.addrs) > 0 {
+			return ""
+		}
+		why = append(why, fmt.Sprintf("%s: %v", s.to.Text, s.err))
+	}
+	return "no upstream: " + strings.Join(why, ", ")
+}

@@ -1,0 +1,35 @@
+package upstream
+
+import "sync/atomic"
+
+// inherit takes over what another Upstream for the same server knows, at the
+// moment: the configuration was loaded again, and the server is the same.
+// Attempts under way stay with the other.
+func (u *Upstream) inherit(old *Upstream) {
+	u.base = old.base // so that instants keep their meaning
+	u.est.inherit(&old.est)
+	u.state.Store(old.state.Load())
+	for _, p := range []struct{ to, from *atomic.Int64 }{
+		{&u.heard, &old.heard}, {&u.reply, &old.reply}, {&u.good, &old.good}, {&u.asked, &old.asked},
+		{&u.plain, &old.plain}, {&u.byTCP, &old.byTCP}, {&u.ripeAt, &old.ripeAt},
+		{&u.stream, &old.stream}, {&u.tcpDown, &old.tcpDown}, {&u.tcpMiss, &old.tcpMiss}, {&u.edns, &old.edns},
+	} {
+		p.to.Store(p.from.Load())
+	}
+	u.tcpBad.Store(old.tcpBad.Load())
+	u.plains.Store(old.plains.Load())
+	u.unheard.Store(old.unheard.Load())
+	u.replies.Store(old.replies.Load())
+	old.mu.Lock()
+	u.health = old.health
+	old.mu.Unlock()
+}
+
+func (e *estimate) inherit(old *estimate) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.srtt, e.rttvar, e.typ, e.loss, e.measured = old.srtt, old.rttvar, old.typ, old.loss, old.measured
+	e.publishLocked()
+}
