@@ -30,6 +30,9 @@ func (s *Shared) Join() bool {
 	}
 }
 
+// Users is how many have it.
+func (s *Shared) Users() int { return int(s.users.Load()) }
+
 // Close implements Exchanger for one user.
 func (s *Shared) Close() {
 	if s.users.Add(-1) == 0 {

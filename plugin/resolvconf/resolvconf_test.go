@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -79,15 +80,29 @@ func TestRead(t *testing.T) {
 
 // file is a file whose content changes, and what a Watcher tells of it.
 type file struct {
+	mu   sync.Mutex
 	text string
 	err  error
+
 	told []string
+}
+
+func (f *file) set(text string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.text, f.err = text, err
+}
+
+func (f *file) read(string) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return []byte(f.text), f.err
 }
 
 func (f *file) watch(ctx context.Context) {
 	w := NewWatcher(Config{
 		Path: "resolv.conf",
-		Read: func(string) ([]byte, error) { return []byte(f.text), f.err },
+		Read: f.read,
 		Good: func(servers []netip.Addr) { f.told = append(f.told, words(servers)) },
 		Bad:  func(err error) { f.told = append(f.told, "bad: "+err.Error()) },
 	})
@@ -118,9 +133,9 @@ func TestWatch(t *testing.T) {
 				for _, step := range tc.steps {
 					switch step := step.(type) {
 					case string:
-						f.text, f.err = step, nil
+						f.set(step, nil)
 					case error:
-						f.err = step
+						f.set("", step)
 					case time.Duration:
 						if !started {
 							f.watch(t.Context())

@@ -9,12 +9,13 @@ func (u *Upstream) inherit(old *Upstream) {
 	u.base = old.base // so that instants keep their meaning
 	u.est.inherit(&old.est)
 	u.state.Store(old.state.Load())
-	for _, p := range []struct{ to, from *atomic.Int64 }{
-		{&u.heard, &old.heard}, {&u.reply, &old.reply}, {&u.good, &old.good}, {&u.asked, &old.asked},
-		{&u.plain, &old.plain}, {&u.byTCP, &old.byTCP}, {&u.ripeAt, &old.ripeAt},
-		{&u.stream, &old.stream}, {&u.tcpDown, &old.tcpDown}, {&u.tcpMiss, &old.tcpMiss}, {&u.edns, &old.edns},
-	} {
-		p.to.Store(p.from.Load())
+	instants := func(u *Upstream) []*atomic.Int64 {
+		return []*atomic.Int64{
+			&u.heard, &u.reply, &u.good, &u.asked, &u.plain, &u.byTCP, &u.ripeAt, &u.stream, &u.tcpDown, &u.tcpMiss, &u.edns,
+		}
+	}
+	for i, at := range instants(old) {
+		instants(u)[i].Store(at.Load())
 	}
 	u.tcpBad.Store(old.tcpBad.Load())
 	u.plains.Store(old.plains.Load())
