@@ -102,8 +102,8 @@ func (f *follower) inherit(prev *follower) {
 // firstWait is how long the start waits for addresses of host names.
 const firstWait = 3 * time.Second
 
-// start follows the lists until ctx ends. It returns when all host names have
-// been looked up once, or firstWait is over.
+// start follows the lists until ctx ends. It returns when there is an upstream,
+// or all host names have been looked up once, or firstWait is over.
 func (f *follower) start(ctx context.Context, wg *sync.WaitGroup) {
 	f.mu.Lock()
 	f.started = true
@@ -118,6 +118,9 @@ func (f *follower) start(ctx context.Context, wg *sync.WaitGroup) {
 			first.Add(1)
 			wg.Go(func() { f.lookups(ctx, i, sync.OnceFunc(first.Done)) })
 		}
+	}
+	if len(f.g.pool.Load().members) > 0 {
+		return
 	}
 	done := make(chan struct{})
 	wg.Go(func() { first.Wait(); close(done) })

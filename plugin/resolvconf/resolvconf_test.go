@@ -152,3 +152,16 @@ func TestWatch(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkLook is what watching a file costs each second.
+func BenchmarkLook(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "resolv.conf")
+	if err := os.WriteFile(path, []byte("nameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch example.org\n"), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	w := NewWatcher(Config{Path: path, Read: Read, Good: func([]netip.Addr) {}, Bad: func(error) {}})
+	now := time.Now()
+	for b.Loop() {
+		w.look(now)
+	}
+}
