@@ -341,10 +341,10 @@ func TestSnapshot(t *testing.T) {
 		if !got.Since.Equal(begin.Add(1100 * ms)) {
 			t.Errorf("since %s", got.Since.Sub(begin))
 		}
-		got.Since, got.LateAfter = time.Time{}, 0
+		got.Since, got.Until, got.LastReply, got.LateAfter = time.Time{}, time.Time{}, time.Time{}, 0 // see TestSnapshotTimes
 		want := Snapshot{
 			To: "192.0.2.1:53", Transport: "dns", State: "ejected", Reason: "conn_refused: 5 failures in a row",
-			SRTT: 10 * ms, Expected: 10 * ms, Outstanding: 1, Ejections: 1,
+			SRTT: 10 * ms, Expected: 10 * ms, Recent: 16, Outstanding: 1, Ejections: 1,
 		}
 		if got != want {
 			t.Errorf("%+v, want %+v", got, want)

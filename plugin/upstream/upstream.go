@@ -86,6 +86,7 @@ type Upstream struct {
 	mu      sync.Mutex
 	health  health
 	watched watchList
+	recent  recent // attempts, probes not counted
 	closed  bool
 }
 
@@ -93,6 +94,7 @@ type Upstream struct {
 func New(cfg Config, now time.Time) *Upstream {
 	cfg.Linger = max(cfg.Linger, cfg.ReadTimeout)
 	u := &Upstream{cfg: cfg, base: now.Add(-time.Second)}
+	u.health.since = u.since(now)
 	u.est.init()
 	if cfg.Predecessor != nil {
 		u.inherit(cfg.Predecessor)
@@ -224,22 +226,42 @@ type Snapshot struct {
 	State       string        // unknown, healthy, suspect, ejected, half-open
 	Reason      string        // why it is not healthy, for people; "" where it is
 	Since       time.Time     // when the state began
+	Until       time.Time     // before this there is no way back from suspect or ejected; zero: there is
+	LastReply   time.Time     // to a query or a probe; zero: never
 	SRTT        time.Duration // smoothed round trip; 0 where nothing is known
 	LateAfter   time.Duration // when a reply is late
 	Expected    time.Duration // expected time to an answer
 	Loss        float64       // share of attempts without a timely reply, recent, 0 to 1
+	Recent      int           // attempts in the last minute, probes not counted
 	Outstanding int           // attempts watched
 	Ejections   int           // ejections in a row, decayed
+	NoEDNS      bool          // EDNS is left out for now
+	NoUDP       bool          // TCP takes the place of UDP for now
+	NoTCP       bool          // plain TCP is taken for broken
 }
 
 // Snapshot returns what is known now.
 func (u *Upstream) Snapshot() Snapshot {
+	now := time.Now()
+	t := u.since(now)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return Snapshot{
+	h := &u.health
+	s := Snapshot{
 		To: u.cfg.To, Transport: u.cfg.Transport,
-		State: u.State().String(), Reason: u.health.reason, Since: u.base.Add(time.Duration(u.health.since)),
+		State: u.State().String(), Reason: h.reason, Since: u.instant(h.since),
 		SRTT: u.est.smoothed(), LateAfter: u.est.lateAfter(), Expected: u.est.expected(), Loss: u.est.lossShare(),
-		Outstanding: u.watched.len, Ejections: u.health.ejections,
+		Recent: u.recent.count(t), Outstanding: u.watched.len, Ejections: h.ejections,
+		NoEDNS: u.NoEDNS(now), NoUDP: u.NoUDP(now), NoTCP: u.TCPDown(now),
 	}
+	if heard := u.heard.Load(); heard != 0 {
+		s.LastReply = u.instant(heard)
+	}
+	if st := u.State(); h.until > t && (st == Suspect || st == Ejected) {
+		s.Until = u.instant(h.until)
+	}
+	return s
 }
+
+// instant is the inverse of since.
+func (u *Upstream) instant(t int64) time.Time { return u.base.Add(time.Duration(t)) }

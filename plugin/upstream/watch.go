@@ -29,6 +29,9 @@ const (
 func (u *Upstream) watch(a *Attempt, t int64) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if !a.Probe {
+		u.recent.add(t)
+	}
 	w := &u.watched
 	w.len++
 	if u.closed {
