@@ -116,16 +116,23 @@ func (t *Table) View(now time.Time, name string) View {
 	v := View{Poor: Set(t.poor.Load())}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e, ok := t.names.Get(name); ok && now.Sub(e.touched) < expires {
+	e, _ := t.names.Get(name)
+	_, z := t.findLocked(now, name, dnsmsg.Registrable(name))
+	v.add(now, e, z)
+	return v
+}
+
+// add takes in the entry of the name, which may be empty, and that of the zone, which may be nil.
+func (v *View) add(now time.Time, e nameEntry, z *zone) {
+	if now.Sub(e.touched) < expires {
 		v.Name = e.good
 	}
-	if _, z := t.findLocked(now, name, dnsmsg.Registrable(name)); z != nil {
+	if z != nil {
 		v.Good, v.Bad, v.Refuses, v.Known = z.good, z.bad, z.refuses, true
 		if z.weak != 0 && now.Sub(z.struck) < weakFor {
 			v.Weak = z.weak
 		}
 	}
-	return v
 }
 
 // Failed records that upstream i did not reply in time to a question for name
@@ -155,12 +162,24 @@ func (t *Table) Failed(now time.Time, name string, i int) {
 
 // findLocked returns the deepest known zone above name, down from floor.
 func (t *Table) findLocked(now time.Time, name, floor string) (string, *zone) {
-	for n := name; ; n = dnsmsg.Parent(n) {
-		if z, ok := t.zones.Get(n); ok {
-			if now.Sub(z.touched) < expires {
-				return n, z
-			}
+	return deepest(name, floor, func(n string) *zone {
+		z, ok := t.zones.Get(n)
+		if !ok {
+			return nil
+		}
+		if now.Sub(z.touched) >= expires {
 			t.zones.Remove(n)
+			return nil
+		}
+		return z
+	})
+}
+
+// deepest returns the first of name and its parents, up to floor, that get has a zone of.
+func deepest(name, floor string, get func(name string) *zone) (string, *zone) {
+	for n := name; ; n = dnsmsg.Parent(n) {
+		if z := get(n); z != nil {
+			return n, z
 		}
 		if len(n) <= len(floor) || n == "." {
 			return "", nil

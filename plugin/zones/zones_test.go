@@ -112,8 +112,9 @@ func TestView(t *testing.T) {
 	} {
 		table := New(3)
 		tc.learn(table)
-		if got := table.View(start, tc.name); got != tc.want {
-			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
+		explained := table.Explain(start, tc.name)
+		if got := table.View(start, tc.name); got != tc.want || explained.View != tc.want {
+			t.Errorf("%s: %+v, explained as %+v, want %+v", name, got, explained.View, tc.want)
 		}
 	}
 }
@@ -262,8 +263,9 @@ func TestExpiry(t *testing.T) {
 		if tc.confirm != nil {
 			tc.confirm(table)
 		}
-		if got := table.View(tc.at, "www.example.org."); got != tc.want {
-			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
+		explained := table.Explain(tc.at, "www.example.org.")
+		if got := table.View(tc.at, "www.example.org."); got != tc.want || explained.View != tc.want {
+			t.Errorf("%s: %+v, explained as %+v, want %+v", name, got, explained.View, tc.want)
 		}
 	}
 }
