@@ -7,6 +7,6 @@ func (random) Name() string { return "random" }
 
 func (random) keys(cs []Candidate, draw func(n int) int) {
 	for i := range cs {
-		cs[i].key = int64(draw(1 << 30))
+		cs[i].key = -int64(1 + draw(1<<30))
 	}
 }

@@ -8,6 +8,13 @@ type roundRobin struct{ turn atomic.Uint64 }
 
 func (*roundRobin) Name() string { return "round_robin" }
 
+// clone returns a policy of its own that takes the same turns from here on.
+func (r *roundRobin) clone() *roundRobin {
+	c := new(roundRobin)
+	c.turn.Store(r.turn.Load())
+	return c
+}
+
 func (r *roundRobin) keys(cs []Candidate, _ func(n int) int) {
 	fittest := Out
 	for _, c := range cs {

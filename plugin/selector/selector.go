@@ -27,6 +27,11 @@ const (
 	Out          // ejected
 )
 
+var rankNames = [...]string{"fit", "unsure", "sole", "unfit", "failing", "out"}
+
+// String returns the rank in a word.
+func (r Rank) String() string { return rankNames[r] }
+
 // Candidate is an upstream as a query sees it.
 type Candidate struct {
 	Index int           // in the pool
@@ -39,7 +44,7 @@ type Candidate struct {
 type Policy interface {
 	// Name is the word in the Corefile.
 	Name() string
-	// keys sets the key of each candidate: the lower is asked first. draw returns a number in [0, n).
+	// keys sets the key of each candidate: the lower is asked first. draw returns a number in [0, n). Keys that are drawn are negative, others are not.
 	keys(cs []Candidate, draw func(n int) int)
 }
 
@@ -109,6 +114,19 @@ func Order(p Policy, cs []Candidate, draw func(n int) int) {
 		}
 	}
 }
+
+// Foresee sorts candidates as Order will do for the next query, but for what
+// will be drawn, and takes no turn.
+func Foresee(p Policy, cs []Candidate) {
+	if r, ok := p.(*roundRobin); ok {
+		p = r.clone()
+	}
+	Order(p, cs, func(int) int { return 0 })
+}
+
+// Tied reports, after Foresee, whether it will be drawn which of two candidates
+// comes before the other.
+func Tied(a, b Candidate) bool { return a.Rank == b.Rank && a.key == b.key && a.key < 0 }
 
 func less(a, b Candidate) bool {
 	if a.Rank != b.Rank {
