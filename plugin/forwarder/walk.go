@@ -98,16 +98,15 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	w.f.hedges.Earn()
 	w.f.trials.Earn()
 	w.rank(now)
-	if len(w.order) == 0 {
-		if w.eligible == 0 && w.f.all != 0 {
-			return w.fail(outcome.Refused, dnsmsg.EDE{Code: dns.ExtendedErrorCodeProhibited, Text: "no upstream may be asked for this private zone"})
-		}
+	switch w.f.prospect(now, w.order) {
+	case Hopeful:
+	case NoUpstream:
 		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotReady, Text: w.f.cfg.Empty()})
-	}
-	if w.order[0].Rank == selector.Out && w.f.cfg.Failfast {
+	case NotAllowed:
+		return w.fail(outcome.Refused, dnsmsg.EDE{Code: dns.ExtendedErrorCodeProhibited, Text: "no upstream may be asked for this private zone"})
+	case AllEjected:
 		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNetworkError, Text: "all upstreams are ejected"})
-	}
-	if w.f.cfg.Eject && w.allDead(now) {
+	case AllDead:
 		return w.beginDead(now)
 	}
 	w.launchNext(now)
@@ -140,45 +139,7 @@ func newQuery(r *Request) (*exchange.Query, error) {
 	return &q.Query, err
 }
 
-// rank orders the eligible upstreams.
-func (w *walk) rank(now time.Time) {
-	ups := w.f.cfg.Upstreams
-	w.eligible = w.f.allowed(w.req.Key.Name)
-	w.order = w.order[:0]
-	if len(ups) > 1 {
-		w.view = w.f.table.View(now, w.req.Key.Name)
-	}
-	for i, u := range ups {
-		if w.eligible.Has(i) {
-			w.order = append(w.order, selector.Candidate{Index: i, Cost: u.Expected(), Rank: selector.RankOf(selector.Subject{
-				Index: i, State: u.State(), Heard: u.EverHeard(), Replies: u.Replies(), NoTCP: w.tcp && u.TCPDown(now),
-			}, w.view)})
-		}
-	}
-	selector.Order(w.f.cfg.Policy, w.order, w.f.cfg.Draw)
-}
-
-// allowed returns the upstreams that may be asked for a name.
-func (f *Forwarder) allowed(name string) zones.Set {
-	best, set := -1, f.all
-	for _, p := range f.cfg.Private {
-		if len(p.Zone) > best && dnsmsg.Within(name, p.Zone) {
-			best, set = len(p.Zone), p.At
-		}
-	}
-	return set & f.all
-}
-
 func (w *walk) up(i int) *upstream.Upstream { return w.f.cfg.Upstreams[i] }
-
-func (w *walk) allDead(now time.Time) bool {
-	for _, c := range w.order {
-		if c.Rank != selector.Out || !w.up(c.Index).Dead(now) {
-			return false
-		}
-	}
-	return true
-}
 
 // run waits for the end.
 func (w *walk) run(ctx context.Context, now time.Time, fl *flight) {

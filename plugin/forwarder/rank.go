@@ -1,0 +1,82 @@
+package forwarder
+
+import (
+	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+	"github.com/dnsguard/dnsguard/plugin/selector"
+	"github.com/dnsguard/dnsguard/plugin/zones"
+)
+
+// Who is asked, in which order, and whether anybody: what a query begins with,
+// and what Explain tells.
+
+// rank orders the eligible upstreams.
+func (w *walk) rank(now time.Time) {
+	w.eligible, _ = w.f.allowed(w.req.Key.Name)
+	if len(w.f.cfg.Upstreams) > 1 {
+		w.view = w.f.table.View(now, w.req.Key.Name)
+	}
+	w.order = w.f.candidates(w.order[:0], now, w.eligible, w.view, w.tcp)
+	selector.Order(w.f.cfg.Policy, w.order, w.f.cfg.Draw)
+}
+
+// candidates appends to cs the eligible upstreams with their ranks, for a query
+// that goes by TCP or not, and of whose name v is known.
+func (f *Forwarder) candidates(cs []selector.Candidate, now time.Time, eligible zones.Set, v zones.View, tcp bool) []selector.Candidate {
+	for i, u := range f.cfg.Upstreams {
+		if eligible.Has(i) {
+			cs = append(cs, selector.Candidate{Index: i, Cost: u.Expected(), Rank: selector.RankOf(selector.Subject{
+				Index: i, State: u.State(), Heard: u.EverHeard(), Replies: u.Replies(), NoTCP: tcp && u.TCPDown(now),
+			}, v)})
+		}
+	}
+	return cs
+}
+
+// allowed returns the upstreams that may be asked for a name, and the private
+// zone that it is in; "" where it is in none.
+func (f *Forwarder) allowed(name string) (set zones.Set, zone string) {
+	set = f.all
+	for _, p := range f.cfg.Private {
+		if len(p.Zone) > len(zone) && dnsmsg.Within(name, p.Zone) {
+			set, zone = p.At, p.Zone
+		}
+	}
+	return set & f.all, zone
+}
+
+// Prospect is what is clear of a query before anything is sent.
+type Prospect uint8
+
+// The prospects.
+const (
+	Hopeful    Prospect = iota // upstreams will be asked
+	NoUpstream                 // there is none
+	NotAllowed                 // none may be asked for the private zone that the name is in
+	AllEjected                 // all are, and that is to end it
+	AllDead                    // all are known to be dead: at the most one of them is shown the query, and has little time
+)
+
+func (f *Forwarder) prospect(now time.Time, order []selector.Candidate) Prospect {
+	switch {
+	case f.all == 0:
+		return NoUpstream
+	case len(order) == 0:
+		return NotAllowed
+	case f.cfg.Failfast && order[0].Rank == selector.Out:
+		return AllEjected
+	case f.cfg.Eject && f.allDead(now, order):
+		return AllDead
+	}
+	return Hopeful
+}
+
+func (f *Forwarder) allDead(now time.Time, order []selector.Candidate) bool {
+	for _, c := range order {
+		if c.Rank != selector.Out || !f.cfg.Upstreams[c.Index].Dead(now) {
+			return false
+		}
+	}
+	return true
+}
