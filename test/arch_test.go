@@ -27,6 +27,7 @@ var levels = map[string]int{
 
 	"plugin/forwarder": 4,
 
+	"plugin/explain":   5,
 	"plugin/loopguard": 5,
 	"plugin/mesh":      5,
 	"plugin/metrics":   5,
