@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -32,6 +33,7 @@ func setup(c *caddy.Controller) error {
 			return plugin.Error(pluginName, cfg.at.wrap(err))
 		}
 	}
+	letChaosIn()
 	f := familyOf(c)
 	for i, g := range guards {
 		dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
@@ -53,6 +55,11 @@ func setup(c *caddy.Controller) error {
 	}
 	return nil
 }
+
+// letChaosIn has the server hand over queries of class CH, as it does where
+// there is forward: they are forwarded. The server reads the map when it is
+// made, after the set-up of its plugins.
+var letChaosIn = sync.OnceFunc(func() { dnsserver.EnableChaos[pluginName] = struct{}{} })
 
 // listens returns whether a server block's own server is asked at an address.
 func listens(c *dnsserver.Config) func(netip.AddrPort) bool {
