@@ -118,6 +118,8 @@ type Config struct {
 	EDNSOptions []uint16
 	// EDNSAll passes all of the client's EDNS options on but those that concern one hop alone (cookie, TCP keepalive, padding). Default: false.
 	EDNSAll bool
+	// Explain is who is told what the directive knows of its upstreams.
+	Explain ExplainConfig
 }
 
 // The values of Config.Policy.
@@ -163,4 +165,16 @@ type PrivateZone struct {
 	// At are the upstreams that serve it, as addresses; empty: all with an address that is not public.
 	// Where every To is an address, each of At is the address of one of them.
 	At []netip.Addr
+}
+
+// ExplainConfig is who may ask for upstreams.dnsguard., and names below it, in class CH.
+//
+//	explain off
+//	explain to NETWORK...
+type ExplainConfig struct {
+	// Off tells nobody. Where that is said of all directives of a server block, the names are forwarded as any others. Default: false.
+	Off bool
+	// To are networks whose clients are told, besides this host: loopback and the addresses of its interfaces.
+	// IPv4 is never IPv4-mapped IPv6; the bits of the host are 0. Default: none. Not together with Off.
+	To []netip.Prefix
 }

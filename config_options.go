@@ -65,6 +65,7 @@ var options = map[string]option{
 	"eject":         {args: ejectArgs, min: 1, max: 8, excludes: "max_fails", set: setEject},
 	"private_zones": {args: "ZONE... [at IP...]", min: 1, max: anyNumber, repeats: true, set: setPrivateZones},
 	"edns_options":  {args: "all|CODE...", min: 1, max: anyNumber, set: setEDNSOptions},
+	"explain":       {args: explainArgs, min: 1, max: anyNumber, set: setExplain},
 }
 
 func setExcept(s *stanza, args []string) error {

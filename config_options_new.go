@@ -15,7 +15,11 @@ import (
 
 // The options that forward does not have.
 
-const ejectArgs = "off | eject [failures N] [share SHARE|PERCENT%] [base DURATION] [max DURATION]"
+const (
+	ejectArgs   = "off | eject [failures N] [share SHARE|PERCENT%] [base DURATION] [max DURATION]"
+	explainTo   = "to NETWORK..."
+	explainArgs = "off | explain " + explainTo
+)
 
 // ednsOptionNames are the codes that have a name in edns_options, from IANA's
 // registry of EDNS0 option codes. Never written to.
@@ -174,4 +178,26 @@ func parseEDNSCode(text string) (uint16, error) {
 			strings.Join(slices.Sorted(maps.Keys(ednsOptionNames)), ", ")))
 	}
 	return uint16(n), nil
+}
+
+func setExplain(s *stanza, args []string) error {
+	switch {
+	case args[0] == "off" && len(args) > 1:
+		return fmt.Errorf("off: found %s; usage: explain off", counted(len(args)-1))
+	case args[0] == "off":
+		s.Explain.Off = true
+		return nil
+	case args[0] != "to":
+		return badValue(args[0], "off, or "+explainTo)
+	case len(args) == 1:
+		return fmt.Errorf("to: found no argument; usage: explain %s", explainTo)
+	}
+	for _, arg := range args[1:] {
+		network, err := parseNetwork(arg)
+		if err != nil {
+			return fmt.Errorf("to %w", err)
+		}
+		s.Explain.To = append(s.Explain.To, network)
+	}
+	return nil
 }

@@ -50,6 +50,14 @@ func ips(texts ...string) []netip.Addr {
 	return addrs
 }
 
+func networks(texts ...string) []netip.Prefix {
+	all := make([]netip.Prefix, len(texts))
+	for i, text := range texts {
+		all[i] = netip.MustParsePrefix(text)
+	}
+	return all
+}
+
 // TestParseOptions holds that each option changes its own fields, and no others.
 func TestParseOptions(t *testing.T) {
 	for _, tc := range []struct {
@@ -155,6 +163,10 @@ func TestParseOptions(t *testing.T) {
 		}},
 		{"edns_options all", func(c *Config) { c.EDNSAll = true }},
 		{"edns_options ECS nsid 10 cookie 65535", func(c *Config) { c.EDNSOptions = []uint16{8, 3, 10, 65535} }},
+		{"explain off", func(c *Config) { c.Explain.Off = true }},
+		{"explain to 10.0.0.0/8 192.0.2.7 2001:db8::/32 ::1 ::ffff:192.0.2.8 0.0.0.0/0", func(c *Config) {
+			c.Explain.To = networks("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "::1/128", "192.0.2.8/32", "0.0.0.0/0")
+		}},
 	} {
 		t.Run(tc.options, func(t *testing.T) {
 			want := mustParse(t, block())
@@ -269,6 +281,17 @@ func TestParseOptionErrors(t *testing.T) {
 		{"edns_options all 8", `edns_options all: cannot be given together with codes`},
 		{"edns_options 0", `edns_options "0": must be all, a code from 1 to 65535, or one of chain, client-tag, cookie, dau, dhu, ecs, ede, expire, key-tag, llq, n3u, nsid, padding, report-channel, server-tag, tcp-keepalive, update-lease, zoneversion`},
 		{"edns_options 65536", `edns_options "65536": must be all, a code from 1 to 65535, or one of chain, client-tag, cookie, dau, dhu, ecs, ede, expire, key-tag, llq, n3u, nsid, padding, report-channel, server-tag, tcp-keepalive, update-lease, zoneversion`},
+		{"explain", `explain: found no argument; usage: explain off | explain to NETWORK...`},
+		{"explain on", `explain "on": must be off, or to NETWORK...`},
+		{"explain 10.0.0.0/8", `explain "10.0.0.0/8": must be off, or to NETWORK...`},
+		{"explain off to 10.0.0.0/8", `explain off: found 2 arguments; usage: explain off`},
+		{"explain to", `explain to: found no argument; usage: explain to NETWORK...`},
+		{"explain to 10.1.0.0/8", `explain to "10.1.0.0/8": must be ` + wantNetwork},
+		{"explain to 10.0.0.0/33", `explain to "10.0.0.0/33": must be ` + wantNetwork},
+		{"explain to 10.0.0.0/8 example.org", `explain to "example.org": must be ` + wantNetwork},
+		{"explain to fe80::1%eth0", `explain to "fe80::1%eth0": must be ` + wantNetwork},
+		{"explain to ::ffff:10.0.0.0/104", `explain to "::ffff:10.0.0.0/104": must be ` + wantNetwork},
+		{"explain to 10.0.0.1:53", `explain to "10.0.0.1:53": must be ` + wantNetwork},
 	} {
 		t.Run(tc.options, func(t *testing.T) {
 			wantError(t, block(tc.options), "Testfile:2 - Error during parsing: "+tc.want)
@@ -299,6 +322,7 @@ func TestParseTwice(t *testing.T) {
 		"doh_method": "GET", "policy": "random", "max_concurrent": "1", "next": "NXDOMAIN", "next_on_nodata": "",
 		"failfast_all_unhealthy_upstreams": "", "failover": "NXDOMAIN", "resolver": "192.0.2.1", "source_address": "192.0.2.1",
 		"timeout": "1s", "hedge": "off", "nxdomain": "trust", "eject": "off", "private_zones": "a", "edns_options": "all",
+		"explain": "off",
 	}
 	for name, o := range options {
 		value, ok := values[name]
@@ -357,7 +381,7 @@ func TestParseConflicts(t *testing.T) {
 }
 
 func TestParseUnknownOption(t *testing.T) {
-	const known = "doh_method, edns_options, eject, except, expire, failfast_all_unhealthy_upstreams, failover, force_tcp, " +
+	const known = "doh_method, edns_options, eject, except, expire, explain, failfast_all_unhealthy_upstreams, failover, force_tcp, " +
 		"health_check, hedge, max_age, max_concurrent, max_connect_attempts, max_fails, max_idle_conns, next, next_on_nodata, " +
 		"nxdomain, policy, prefer_udp, private_zones, read_timeout, resolver, source_address, timeout, tls, tls_servername"
 	for option, hint := range map[string]string{
@@ -547,7 +571,7 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", "dnsguard", "dnsguard .", "dnsguard . {", "dnsguard . 192.0.2.1 { policy random }", "dnsguard . ::1%eth0 [::1]:53 {\n}\n}",
 		"dnsguard 10.0.0.0/9 tls://[2001:db8::1%dns.example]:853 quic://192.0.2.1%a https://a.example:8443 /dev/null",
-		block("except a b", "hedge 5%", "eject failures 3 share 5% base 1s max 1m", "edns_options ecs 65001"),
+		block("except a b", "hedge 5%", "eject failures 3 share 5% base 1s max 1m", "edns_options ecs 65001", "explain to ::/0 10.0.0.0/8"),
 		block("private_zones a 10.0.0.0/8 at 192.0.2.1", "health_check 1s no_rec domain .", "next NXDOMAIN", "resolver [::1]:53"),
 		block("max_age 1s", "max_age 1s", "{", "}", "\"\"", "tls \"\"", "eject base"),
 	} {

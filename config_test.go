@@ -88,6 +88,9 @@ func TestValidate(t *testing.T) {
 			func(c *Config) { c.PrivateZones = []PrivateZone{{Zone: "a.", At: ips("192.0.2.2")}} },
 			`private_zones "a.": at "192.0.2.2": must be the address of a TO: 192.0.2.1`,
 		},
+		{func(c *Config) { c.Explain = ExplainConfig{Off: true, To: networks("10.0.0.0/8")} }, `explain off: cannot be given together with networks`},
+		{func(c *Config) { c.Explain.To = make([]netip.Prefix, 1) }, `explain to "invalid Prefix": must be ` + wantNetwork},
+		{func(c *Config) { c.Explain.To = networks("10.0.0.1/8") }, `explain to "10.0.0.1/8": must be ` + wantNetwork},
 	} {
 		c := valid()
 		tc.change(&c)

@@ -76,6 +76,7 @@ func (c *Config) Validate() error {
 		c.Eject.validate(),
 		c.validateServerNames(),
 		c.validatePrivateZones(),
+		c.Explain.validate(),
 	)
 }
 
@@ -204,6 +205,18 @@ func (c *Config) validatePrivateZones() error {
 			if all && !slices.Contains(known, ip) {
 				return fmt.Errorf("private_zones %q: at %q: must be the address of a TO: %s", z.Zone, ip, joinAddrs(known))
 			}
+		}
+	}
+	return nil
+}
+
+func (e *ExplainConfig) validate() error {
+	if e.Off && len(e.To) > 0 {
+		return errors.New("explain off: cannot be given together with networks")
+	}
+	for _, p := range e.To {
+		if !validNetwork(p) {
+			return fmt.Errorf("explain to %w", badValue(p.String(), wantNetwork))
 		}
 	}
 	return nil

@@ -109,6 +109,23 @@ func parseIP(text string) (netip.Addr, error) {
 	return ip.Unmap(), nil
 }
 
+const wantNetwork = "an IP address, or a network in CIDR notation whose bits after the prefix are 0, such as 10.0.0.0/8"
+
+// parseNetwork reads a network, or an address, which is the network of itself.
+func parseNetwork(text string) (netip.Prefix, error) {
+	if ip, err := netip.ParseAddr(text); err == nil && ip.Zone() == "" {
+		ip = ip.Unmap()
+		return netip.PrefixFrom(ip, ip.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || !validNetwork(p) {
+		return netip.Prefix{}, badValue(text, wantNetwork)
+	}
+	return p, nil
+}
+
+func validNetwork(p netip.Prefix) bool { return p.IsValid() && p == p.Masked() && !p.Addr().Is4In6() }
+
 // parseAddrPort reads an IP address with or without a port. The error says
 // nothing about which text it was.
 func parseAddrPort(text string, port uint16) (netip.AddrPort, error) {

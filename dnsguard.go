@@ -6,7 +6,8 @@
 // through the pool; the reply goes back here to the client.
 //
 // config.go is what the Corefile can say, setup.go parses into it and hooks
-// the life cycle, health.go starts, stops and shows the pool.
+// the life cycle, health.go starts, stops and shows the pool, explain.go answers
+// those who ask about it by DNS.
 package dnsguard
 
 import (
@@ -21,6 +22,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+	"github.com/dnsguard/dnsguard/plugin/explain"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 )
@@ -42,6 +44,9 @@ type Guard struct {
 	passing  func(code uint16) bool // EDNS options that upstreams may see; nil: none
 	follower *follower
 
+	siblings []*Guard          // the directives of the server block, this one among them, in their order
+	audience *explain.Audience // whom this one's upstreams are explained to; nil: nobody
+
 	running *running
 
 	pool     atomic.Pointer[pool]
@@ -55,6 +60,9 @@ func (g *Guard) Name() string { return pluginName }
 // included, but for queries that are another plugin's.
 func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	state := request.Request{W: w, Req: r}
+	if g.explains(r) {
+		return g.explain(&state)
+	}
 	if len(r.Question) == 1 && !g.matches(state.Name()) {
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
@@ -115,13 +123,20 @@ func (g *Guard) leave() {
 
 // matches reports whether queries for name are this directive's.
 func (g *Guard) matches(name string) bool {
-	if !dnsmsg.Within(name, g.cfg.From) {
-		return false
-	}
+	return dnsmsg.Within(name, g.cfg.From) && g.excepted(name) == ""
+}
+
+// excepted returns the zone of the option except that name is in; "": none.
+func (g *Guard) excepted(name string) string {
 	if name == g.cfg.From {
-		return true
+		return ""
 	}
-	return !slices.ContainsFunc(g.cfg.Except, func(zone string) bool { return dnsmsg.Within(name, zone) })
+	for _, zone := range g.cfg.Except {
+		if dnsmsg.Within(name, zone) {
+			return zone
+		}
+	}
+	return ""
 }
 
 // passOn reports whether the next forwarding plugin is to be asked instead.

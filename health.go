@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/explain"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/plugin/resolvconf"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
@@ -31,6 +32,8 @@ type Env struct {
 	ReadFile func(path string) ([]byte, error)
 	// Listens reports whether the server itself is asked at an address: host names are not looked up there.
 	Listens func(addr netip.AddrPort) bool
+	// OwnAddrs returns the addresses of this host.
+	OwnAddrs func() ([]netip.Addr, error)
 }
 
 // Level is the weight of a log line.
@@ -64,6 +67,9 @@ func (e *Env) fill(cfg *Config) {
 	if e.Lookup == nil {
 		e.Lookup = newLookup(cfg.Resolvers, e.Listens)
 	}
+	if e.OwnAddrs == nil {
+		e.OwnAddrs = interfaceAddrs
+	}
 }
 
 func (e *Env) draw(n int) int {
@@ -82,6 +88,10 @@ func New(cfg Config, env Env) (*Guard, error) {
 		return nil, err
 	}
 	g.pool.Store(p)
+	g.siblings = []*Guard{g}
+	if !cfg.Explain.Off {
+		g.audience = explain.NewAudience(cfg.Explain.To, env.OwnAddrs)
+	}
 	return g, nil
 }
 

@@ -32,6 +32,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/template"
 
 	"github.com/dnsguard/dnsguard/plugin/metrics"
+	"github.com/dnsguard/dnsguard/plugin/selector"
 )
 
 const (
@@ -278,6 +279,39 @@ func TestReadmeMetrics(t *testing.T) {
 			if _, ok := have[name]; !ok {
 				t.Errorf("%s names %s, which there is not", doc, name)
 			}
+		}
+	}
+}
+
+// TestReadmeExplain holds that the README has a line for each key of an
+// explanation, and no others, and all words for ranks.
+func TestReadmeExplain(t *testing.T) {
+	text := section(t, readFile(t, readme), "## Explain")
+	files, err := filepath.Glob("plugin/explain/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	told := make(map[string]bool)
+	for _, f := range files {
+		if strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`\bt\.add\("(\w+)"`).FindAllStringSubmatch(readFile(t, f), -1) {
+			told[m[1]] = true
+		}
+	}
+	listed := make(map[string]bool)
+	for _, row := range regexp.MustCompile("(?m)^\\| ((?:`\\w+`(?:, )?)+) \\|").FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(row[1], -1) {
+			listed[m[1]] = true
+		}
+	}
+	if len(told) < 20 || !maps.Equal(listed, told) {
+		t.Errorf("%s lists\n%v\nand plugin/explain tells\n%v", readme, slices.Sorted(maps.Keys(listed)), slices.Sorted(maps.Keys(told)))
+	}
+	for r := selector.Fit; r <= selector.Out; r++ {
+		if !strings.Contains(text, "`"+r.String()+"`") {
+			t.Errorf("%s lacks the rank %s", readme, r)
 		}
 	}
 }

@@ -1,8 +1,8 @@
 package dnsguard
 
 import (
-	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -36,6 +36,7 @@ func setup(c *caddy.Controller) error {
 	letChaosIn()
 	f := familyOf(c)
 	for i, g := range guards {
+		g.siblings = guards
 		dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 			if g.Next = next; i+1 < len(guards) {
 				g.Next = guards[i+1]
@@ -57,8 +58,8 @@ func setup(c *caddy.Controller) error {
 }
 
 // letChaosIn has the server hand over queries of class CH, as it does where
-// there is forward: they are forwarded. The server reads the map when it is
-// made, after the set-up of its plugins.
+// there is forward: they are forwarded, or ask about upstreams. The server
+// reads the map when it is made, after the set-up of its plugins.
 var letChaosIn = sync.OnceFunc(func() { dnsserver.EnableChaos[pluginName] = struct{}{} })
 
 // listens returns whether a server block's own server is asked at an address.
@@ -84,13 +85,8 @@ func listens(c *dnsserver.Config) func(netip.AddrPort) bool {
 
 // isOwn reports whether an address is one of this host's.
 func isOwn(ip netip.Addr) bool {
-	addrs, _ := net.InterfaceAddrs() // without them, none is
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == ip.Unmap() {
-			return true
-		}
-	}
-	return false
+	addrs, _ := interfaceAddrs() // without them, none is
+	return slices.Contains(addrs, ip.Unmap())
 }
 
 func logf(level Level, format string, args ...any) {

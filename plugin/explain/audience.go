@@ -16,18 +16,14 @@ type Audience struct {
 	lookUp   func() ([]netip.Addr, error)
 
 	mu       sync.Mutex
-	own      map[netip.Addr]bool // never changed, only replaced
+	own      map[netip.Addr]bool // never changed, only replaced; nil: not looked up yet
 	lookedUp time.Time
 }
 
 // NewAudience returns an audience of the networks, and of the host whose
-// addresses ownAddrs returns, which is called at once and may be called by Has.
-// Its loopback, and addresses that mean nothing beyond one link, need not be
-// among them.
-func NewAudience(now time.Time, networks []netip.Prefix, ownAddrs func() ([]netip.Addr, error)) *Audience {
-	a := &Audience{networks: networks, lookUp: ownAddrs}
-	a.refresh(now)
-	return a
+// addresses ownAddrs returns; its loopback need not be among them.
+func NewAudience(networks []netip.Prefix, ownAddrs func() ([]netip.Addr, error)) *Audience {
+	return &Audience{networks: networks, lookUp: ownAddrs}
 }
 
 // Has reports whether a client is to be told.
@@ -51,7 +47,7 @@ func (a *Audience) Has(now time.Time, client netip.Addr) bool {
 // with the old ones meanwhile; so does everybody after a failure.
 func (a *Audience) refresh(now time.Time) {
 	a.mu.Lock()
-	due := a.lookedUp.IsZero() || now.Sub(a.lookedUp) >= ownFor
+	due := a.own == nil || now.Sub(a.lookedUp) >= ownFor
 	if due {
 		a.lookedUp = now
 	}
@@ -60,9 +56,6 @@ func (a *Audience) refresh(now time.Time) {
 		return
 	}
 	addrs, err := a.lookUp()
-	if err != nil {
-		return
-	}
 	own := make(map[netip.Addr]bool, len(addrs))
 	for _, ip := range addrs {
 		// fe80::1 may be this host's on one link and somebody else's on another.
@@ -71,6 +64,8 @@ func (a *Audience) refresh(now time.Time) {
 		}
 	}
 	a.mu.Lock()
-	a.own = own
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	if err == nil || a.own == nil {
+		a.own = own
+	}
 }

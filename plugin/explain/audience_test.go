@@ -17,7 +17,7 @@ func addrs(texts ...string) []netip.Addr {
 }
 
 func TestAudience(t *testing.T) {
-	a := NewAudience(now, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8::/32")}, func() ([]netip.Addr, error) {
+	a := NewAudience([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8::/32")}, func() ([]netip.Addr, error) {
 		return addrs("192.0.2.1", "::ffff:192.0.2.2", "2001:db9::1", "fe80::1", "169.254.20.10"), nil
 	})
 	for client, want := range map[string]bool{
@@ -40,7 +40,7 @@ func TestAudience(t *testing.T) {
 func TestAudienceLookups(t *testing.T) {
 	own, looked := addrs("192.0.2.1"), 0
 	var fails error
-	a := NewAudience(now, nil, func() ([]netip.Addr, error) { looked++; return own, fails })
+	a := NewAudience(nil, func() ([]netip.Addr, error) { looked++; return own, fails })
 	first, second := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	at := now
 	for range 1000 {
@@ -73,7 +73,7 @@ func TestAudienceLookups(t *testing.T) {
 // TestAudienceNeverLookedUp holds that failures from the start on are no reason to look at each query.
 func TestAudienceNeverLookedUp(t *testing.T) {
 	looked := 0
-	a := NewAudience(now, nil, func() ([]netip.Addr, error) { looked++; return nil, errors.New("no descriptors") })
+	a := NewAudience(nil, func() ([]netip.Addr, error) { looked++; return nil, errors.New("no descriptors") })
 	for range 100 {
 		if a.Has(now, netip.MustParseAddr("192.0.2.1")) || !a.Has(now, netip.MustParseAddr("::1")) {
 			t.Fatal("want the loopback alone")
@@ -85,7 +85,7 @@ func TestAudienceNeverLookedUp(t *testing.T) {
 }
 
 func TestAudienceConcurrent(t *testing.T) {
-	a := NewAudience(now, nil, func() ([]netip.Addr, error) { return addrs("192.0.2.1"), nil })
+	a := NewAudience(nil, func() ([]netip.Addr, error) { return addrs("192.0.2.1"), nil })
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {

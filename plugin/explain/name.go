@@ -71,7 +71,7 @@ func (d Directive) verdict(name string, e forwarder.Explanation) Text {
 func prospect(e forwarder.Explanation) (rcode, why string) {
 	switch e.Prospect {
 	case forwarder.NoUpstream:
-		return "SERVFAIL", "no upstream is configured"
+		return "SERVFAIL", e.Empty
 	case forwarder.NotAllowed:
 		return "REFUSED", "no upstream may be asked for names in " + e.Private
 	case forwarder.AllEjected:

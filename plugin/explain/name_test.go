@@ -100,8 +100,8 @@ func TestName(t *testing.T) {
 			[]string{"from=.|name=www.example.org.|forwarded=no|answer=REFUSED|why=no upstream may be asked for names in org.|policy=adaptive|private_zone=org."},
 		},
 		"no upstream": {
-			forwarder.Explanation{Prospect: forwarder.NoUpstream, Policy: "adaptive"},
-			[]string{"from=.|name=www.example.org.|forwarded=no|answer=SERVFAIL|why=no upstream is configured|policy=adaptive"},
+			forwarder.Explanation{Prospect: forwarder.NoUpstream, Empty: "no upstream: x.example: no address", Policy: "adaptive"},
+			[]string{"from=.|name=www.example.org.|forwarded=no|answer=SERVFAIL|why=no upstream: x.example: no address|policy=adaptive"},
 		},
 		"all ejected": {
 			forwarder.Explanation{Prospect: forwarder.AllEjected, Policy: "adaptive"},

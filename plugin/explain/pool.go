@@ -8,11 +8,12 @@ import (
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
 
-// Pool tells what is known of each upstream, in their order.
-func (d Directive) Pool(now time.Time, upstreams []upstream.Snapshot) []Text {
+// Pool tells what is known of each upstream, in their order. Where there is
+// none, empty says why.
+func (d Directive) Pool(now time.Time, upstreams []upstream.Snapshot, empty string) []Text {
 	if len(upstreams) == 0 {
 		t := d.begin()
-		t.add("why", "no upstream is configured")
+		t.add("why", empty)
 		return []Text{t}
 	}
 	all := 0

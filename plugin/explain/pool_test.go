@@ -30,7 +30,7 @@ func TestPool(t *testing.T) {
 		pool []upstream.Snapshot
 		want []string
 	}{
-		"none": {Directive{From: "."}, nil, []string{`from=.|why=no upstream is configured`}},
+		"none": {Directive{From: "."}, nil, []string{`from=.|why=no upstream: /etc/resolv.conf: it is empty`}},
 		"healthy": {Directive{From: "."}, []upstream.Snapshot{healthy()}, []string{
 			"from=.|to=192.0.2.1:53|transport=dns|state=healthy|since=2026-07-01T10:00:00Z|for=1h0m0s|last_reply=95ms ago|" +
 				"srtt=6.91ms|expected=7ms|late_after=11.2ms|loss=0.4%|share=100.0%|attempts_1m=300|outstanding=2",
@@ -55,7 +55,9 @@ func TestPool(t *testing.T) {
 				"ejections=3|without=edns,udp,tcp",
 		}},
 	} {
-		t.Run(name, func(t *testing.T) { wantTexts(t, tc.d.Pool(now, tc.pool), tc.want) })
+		t.Run(name, func(t *testing.T) {
+			wantTexts(t, tc.d.Pool(now, tc.pool, "no upstream: /etc/resolv.conf: it is empty"), tc.want)
+		})
 	}
 }
 

@@ -63,10 +63,13 @@ func stories(t *testing.T) map[string]story {
 		"two horizons":            {nil, learn, []behaviour{corp, public}},
 		"one is closed":           {nil, fail, []behaviour{closed, good}},
 		"one is silent":           {nil, fail, []behaviour{silent, good}},
-		"private": {func(c *Config) {
-			c.Private = []PrivateZone{{"test.", zones.Of(0)}, {"corp.test.", zones.Of(1) | zones.Of(2)}}
+		"private": {
+			func(c *Config) {
+				c.Private = []PrivateZone{{"test.", zones.Of(0)}, {"corp.test.", zones.Of(1) | zones.Of(2)}}
+			},
+			nil,
+			[]behaviour{good, good, good},
 		},
-			nil, []behaviour{good, good, good}},
 		"private, nobody":         {func(c *Config) { c.Private = []PrivateZone{{"test.", 0}} }, nil, []behaviour{good, good}},
 		"all ejected, failfast":   {func(c *Config) { c.Failfast = true }, fail, []behaviour{closed}},
 		"all dead":                {nil, func(r *rig) { fail(r); probeAll(r) }, []behaviour{closed, closed}},

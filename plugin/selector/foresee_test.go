@@ -23,8 +23,12 @@ func foreseen(p Policy, cs []Candidate) (order, places []int) {
 // TestForesee holds the order that is foretold, and where chance is said to decide.
 func TestForesee(t *testing.T) {
 	mixed := []Candidate{
-		{Index: 0, Rank: Failing, Cost: 1}, {Index: 1, Cost: 100 * time.Millisecond}, {Index: 2, Cost: 30 * time.Millisecond},
-		{Index: 3, Cost: 31 * time.Millisecond}, {Index: 4, Cost: 100 * time.Millisecond}, {Index: 5, Rank: Failing, Cost: 1},
+		{Index: 0, Rank: Failing, Cost: 1},
+		{Index: 1, Cost: 100 * time.Millisecond},
+		{Index: 2, Cost: 30 * time.Millisecond},
+		{Index: 3, Cost: 31 * time.Millisecond},
+		{Index: 4, Cost: 100 * time.Millisecond},
+		{Index: 5, Rank: Failing, Cost: 1},
 	}
 	for name, tc := range map[string]struct{ order, places []int }{
 		"adaptive":    {[]int{2, 3, 1, 4, 0, 5}, []int{1, 1, 3, 4, 5, 5}},

@@ -12,10 +12,11 @@ import (
 	"github.com/dnsguard/dnsguard/test/fakedns"
 )
 
-// query is what a client asks. Without more: A, by UDP, without EDNS.
+// query is what a client asks. Without more: A, in class IN, by UDP, without EDNS.
 type query struct {
 	name    string
 	qtype   uint16
+	class   uint16
 	tcp     bool
 	size    uint16
 	options []dns.EDNS0
@@ -49,6 +50,9 @@ func (l *lab) askOf(h plugin.Handler, q query) reply {
 	m := new(dns.Msg).SetQuestion(q.name, dns.TypeA)
 	if q.qtype != 0 {
 		m.Question[0].Qtype = q.qtype
+	}
+	if q.class != 0 {
+		m.Question[0].Qclass = q.class
 	}
 	if q.size > 0 || len(q.options) > 0 {
 		m.SetEdns0(max(q.size, 1232), false)
