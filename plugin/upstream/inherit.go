@@ -22,7 +22,7 @@ func (u *Upstream) inherit(old *Upstream) {
 	u.unheard.Store(old.unheard.Load())
 	u.replies.Store(old.replies.Load())
 	old.mu.Lock()
-	u.health = old.health
+	u.health, u.recent = old.health, old.recent
 	old.mu.Unlock()
 }
 

@@ -104,3 +104,19 @@ func TestSnapshotWays(t *testing.T) {
 		}
 	})
 }
+
+// TestSnapshotInherited holds that whoever takes an upstream's place tells the same.
+func TestSnapshotInherited(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.ask(7, outcome.OK, 10*ms)
+		time.Sleep(time.Second)
+		r.refuse()
+		time.Sleep(100 * ms)
+		cfg := r.u.cfg
+		cfg.Predecessor = r.u
+		heir := New(cfg, time.Now())
+		if got, want := heir.Snapshot(), r.u.Snapshot(); got != want || got.Recent != 12 {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
+}
