@@ -265,3 +265,28 @@ func TestExplainLarge(t *testing.T) {
 		t.Errorf("%d records in the largest buffer", whole)
 	}
 }
+
+// TestExplainConcurrent asks while queries are forwarded and the host's addresses change.
+func TestExplainConcurrent(t *testing.T) {
+	s := listen(t, answers)
+	g := guard(t, ownAddrs("192.0.2.9"), ".", s.addr+" 127.0.0.1:1", "policy round_robin")
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := range 50 {
+				serve(t, g, query(fmt.Sprintf("n%d.n%d.example.org.", i, j)))
+			}
+		})
+		wg.Go(func() {
+			for j := range 50 {
+				for _, name := range []string{"upstreams.dnsguard.", fmt.Sprintf("n%d.n%d.example.org.upstreams.dnsguard.", i, j)} {
+					r := query(name, chaosTXT, func(m *dns.Msg) { m.SetEdns0(4096, false) })
+					if m := explained(t, g, "192.0.2.9", r); m.Rcode != dns.RcodeSuccess || len(m.Answer) < 2 {
+						t.Errorf("%v", m)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
