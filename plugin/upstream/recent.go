@@ -28,7 +28,9 @@ func (r recent) at(t int64) recent {
 
 // add counts one at instant t.
 func (r *recent) add(t int64) {
-	*r = r.at(t)
+	if t-r.began >= int64(recentFor) {
+		*r = r.at(t)
+	}
 	r.cur++
 }
 
