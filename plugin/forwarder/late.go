@@ -10,6 +10,7 @@ import (
 // Patience.
 const (
 	forceAfter   = 220 * time.Millisecond  // later than usual by this: the next attempt needs no budget
+	longAfter    = 200 * time.Millisecond  // since the query came, and a usual reply: all that is left is tried at once
 	verifyShort  = 200 * time.Millisecond  // for a verifier that gives no sign of life
 	verifyLong   = 1500 * time.Millisecond // for one that does
 	failingAfter = 50 * time.Millisecond   // before an upstream that is suspect is asked as well
@@ -85,8 +86,8 @@ func (w *walk) late(now time.Time) {
 		return
 	}
 	forced := w.lastSent.Add(w.usual() + forceAfter)
-	if w.waitedLong(now) {
-		forced = now
+	if w.long.Before(forced) && (w.long.After(w.lastSent) || w.hasUntried(selector.Failing, -1)) {
+		forced = w.long // attempts in between do not begin the wait anew
 	}
 	if now.Before(forced) && !w.f.hedges.Take() {
 		w.f.cfg.Observer.Hedge(HedgeDenied)
@@ -110,9 +111,10 @@ func (w *walk) usual() time.Duration {
 	return w.tries[len(w.tries)-1].Upstream.SRTT()
 }
 
-// waitedLong reports whether the query has waited for longer than a fault may cost.
+// waitedLong reports whether the query has waited for longer than a fault may
+// cost, and somebody is left to be asked.
 func (w *walk) waitedLong(now time.Time) bool {
-	return now.Sub(w.start) >= w.up(w.order[0].Index).SRTT()+forceAfter-20*time.Millisecond && w.hasUntried(selector.Failing, -1)
+	return !now.Before(w.long) && w.hasUntried(selector.Failing, -1)
 }
 
 // hasUntried reports whether an upstream of at most that rank has not been

@@ -50,6 +50,7 @@ type walk struct {
 	lastSent time.Time
 	lateAt   time.Time // when the next attempt is due; zero: none
 	checkAt  time.Time // when the wait for verifiers is looked at again; zero: none
+	long     time.Time // when it has waited for as long as a fault may cost
 	deadline time.Time
 	lived    bool // there was a sign of life when it was asked for
 
@@ -110,6 +111,7 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	if w.f.cfg.Eject && w.allDead(now) {
 		return w.beginDead(now)
 	}
+	w.long = now.Add(w.up(w.order[0].Index).SRTT() + longAfter)
 	w.launchNext(now)
 	w.tryOut(now)
 	return false
