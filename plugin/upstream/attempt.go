@@ -57,7 +57,7 @@ func (u *Upstream) Send(now time.Time, q *exchange.Query, a *Attempt, to chan<- 
 	if u.NoEDNS(now) && !a.KeepEDNS {
 		a.Options.NoEDNS = true
 	}
-	if u.NoUDP(now) && !u.TCPDown(now) {
+	if u.NoUDP(now) && !u.TCPDown(now) && !(a.Probe && u.udpLeftOut(now)) {
 		a.Options.TCP, a.noUDP = true, true
 	}
 	t := u.since(now)
@@ -191,6 +191,7 @@ func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply)
 	case a.optionalTCP():
 		u.tcpFailed(now, r.Kind)
 	default:
+		u.udpMissed(a)
 		u.failed(now, r.Kind, a.Probe)
 	}
 }

@@ -82,6 +82,7 @@ type Upstream struct {
 	edns    atomic.Int64  // the last reply to a query with EDNS; 0: never
 	plains  atomic.Int32  // replies in a row to queries without EDNS, while those with EDNS got none
 	replies atomic.Bool   // ejected for what it replies, not for silence
+	udp     udpPath
 
 	mu      sync.Mutex
 	health  health
