@@ -165,15 +165,16 @@ func (w *walk) fits() int {
 }
 
 // lateVerifier asks late verifiers again, since a packet may be lost, and for a
-// sign of life.
+// sign of life: by TCP, which resends, so that one further attempt is enough.
 func (w *walk) lateVerifier(now time.Time) {
 	w.lateAt = time.Time{}
-	for i := range w.f.cfg.Upstreams {
+	for i, u := range w.f.cfg.Upstreams {
 		if !w.held.verify.Has(i) || !w.open(i) {
 			continue
 		}
-		w.up(i).AskProbe()
-		if w.launch(now, i, exchange.Options{Fresh: true}) {
+		u.AskProbe()
+		tcp := u.Transport() == "dns" && !u.TCPDown(now)
+		if w.launch(now, i, exchange.Options{TCP: tcp, Fresh: !tcp}) {
 			w.f.cfg.Observer.Hedge(HedgeSent)
 		}
 	}
