@@ -16,7 +16,7 @@ import (
 // For so long an upstream is spared what it does not cope with.
 const (
 	plainFor  = time.Minute      // EDNS
-	streamFor = 30 * time.Second // UDP, while forged replies come
+	streamFor = 30 * time.Second // UDP, while forged replies come, or cookies are asked for
 )
 
 // Result implements race.Contest: a result came in.
@@ -215,7 +215,7 @@ func edns(k outcome.Kind) bool {
 // in another way where that may help, else the next one.
 func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
 	w.noteFailure(now, a, r)
-	if !a.Trial && w.otherwise(now, a, r.Kind) {
+	if !a.Trial && w.otherwise(now, a, r) {
 		return false
 	}
 	if w.held.by != nil {
@@ -258,20 +258,32 @@ func (w *walk) noteFailure(now time.Time, a *upstream.Attempt, r exchange.Reply)
 func unsent(a *upstream.Attempt, r exchange.Reply) bool { return a.Options.TCP && r.Local == nil }
 
 // otherwise asks the same upstream once more in the way that its failure suggests.
-func (w *walk) otherwise(now time.Time, a *upstream.Attempt, k outcome.Kind) bool {
+func (w *walk) otherwise(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
 	opt := a.Options
 	switch {
-	case edns(k) && !opt.NoEDNS:
+	case edns(r.Kind) && !opt.NoEDNS:
 		opt.NoEDNS = true
-	case k == outcome.Mismatched && !opt.TCP && a.Upstream.Transport() == "dns":
+	case distrusts(r) && !opt.TCP && a.Upstream.Transport() == "dns":
 		a.Upstream.AvoidUDP(now, streamFor)
-		opt.TCP = true
-	case k == outcome.BadCookie && !opt.TCP && a.Upstream.Transport() == "dns":
 		opt.TCP = true
 	default:
 		return false
 	}
 	return w.launch(now, a.Index, opt)
+}
+
+// distrusts reports whether one side cannot tell who is at the other end, which
+// TCP does away with: forged replies came; or the upstream insists on a cookie
+// (RFC 7873, section 5.2.3), which it should not where none was sent, or
+// refuses datagrams without one, and says by TC that TCP is welcome.
+func distrusts(r exchange.Reply) bool {
+	switch r.Kind {
+	case outcome.Mismatched, outcome.BadCookie:
+		return true
+	case outcome.Refused:
+		return r.Msg.Truncated && r.Proto == exchange.UDP
+	}
+	return false
 }
 
 // waitsForFit reports whether an attempt is under way that is likelier to be
