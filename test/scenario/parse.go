@@ -23,6 +23,7 @@ type Scenario struct {
 
 	corefile  string
 	upstreams []upstream
+	host      []fakedns.Fault
 	steps     []step
 	files     []section // all other sections
 }

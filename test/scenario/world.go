@@ -86,6 +86,9 @@ func newWorld(t *testing.T, s *Scenario, healthy bool) (*world, error) {
 			w.net.Add(u.addr, server)
 		}
 	}
+	if !healthy {
+		w.net.Host.Set(w.start, s.Seed, s.host...)
+	}
 	corefile, err := w.writeFiles(t.TempDir(), key)
 	if err != nil {
 		return nil, err
