@@ -230,7 +230,7 @@ func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	case w.waitsForFit() || w.launchNext(now):
 		return false
 	case w.pending > 0:
-		if unsent(a, r) {
+		if unsent(a, r) && r.Kind != outcome.Local {
 			w.lateAt = now // the others are late already
 		}
 		return false
@@ -254,8 +254,11 @@ func (w *walk) noteFailure(now time.Time, a *upstream.Attempt, r exchange.Reply)
 	}
 }
 
-// unsent reports whether an attempt ended for want of a connection.
-func unsent(a *upstream.Attempt, r exchange.Reply) bool { return a.Options.TCP && r.Local == nil }
+// unsent reports whether an attempt ended before anything was sent: for want
+// of a connection, or by a fault of this host.
+func unsent(a *upstream.Attempt, r exchange.Reply) bool {
+	return r.Kind == outcome.Local || (a.Options.TCP && r.Local == nil)
+}
 
 // otherwise asks the same upstream once more in the way that its failure suggests.
 func (w *walk) otherwise(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
@@ -310,8 +313,8 @@ func (w *walk) byTCP(now time.Time, i int, k outcome.Kind) bool {
 }
 
 // lastResort asks once more where nothing else is left: by TCP after a reply
-// that could not be parsed, or where only UDP may be blocked; from a new
-// socket after a fault of this host.
+// that could not be parsed, or where only UDP may be blocked; a little later
+// after a fault of this host.
 func (w *walk) lastResort(now time.Time, k outcome.Kind) bool {
 	first := w.order[0].Index
 	switch k {
@@ -319,9 +322,15 @@ func (w *walk) lastResort(now time.Time, k outcome.Kind) bool {
 		if w.up(first).Transport() == "dns" && w.resent == 0 {
 			return w.launch(now, first, exchange.Options{TCP: true})
 		}
-	case outcome.ConnReset, outcome.Local:
+	case outcome.ConnReset:
 		if w.resent == 0 {
 			return w.launch(now, first, exchange.Options{})
+		}
+	case outcome.Local:
+		if w.paused < localPauses && !w.spent() {
+			w.lateAt = now.Add(localPause << w.paused)
+			w.paused++
+			return true
 		}
 	case outcome.ConnRefused, outcome.Unreachable:
 		for _, c := range w.order {

@@ -14,6 +14,8 @@ const (
 	verifyShort  = 200 * time.Millisecond  // for a verifier that gives no sign of life
 	verifyLong   = 1500 * time.Millisecond // for one that does
 	failingAfter = 50 * time.Millisecond   // before an upstream that is suspect is asked as well
+	localPause   = 20 * time.Millisecond   // after a fault of this host, doubling
+	localPauses  = 3                       // so often
 )
 
 // Next implements race.Contest.
@@ -81,6 +83,10 @@ func (w *walk) late(now time.Time) {
 		w.lateVerifier(now)
 		return
 	}
+	if w.pending == 0 { // the pause after a fault of this host is over
+		w.resume(now)
+		return
+	}
 	if w.spent() {
 		w.lateAt = time.Time{}
 		return
@@ -104,6 +110,16 @@ func (w *walk) late(now time.Time) {
 		return
 	}
 	w.resend(now)
+}
+
+// resume asks again after a fault of this host: by TCP, since connections that
+// are open work where there are no sockets, ports or packets to be had for more;
+// and by UDP in turn.
+func (w *walk) resume(now time.Time) {
+	c := w.order[(w.paused-1)%w.fits()]
+	u := w.up(c.Index)
+	tcp := w.paused%2 == 1 && u.Transport() == "dns" && !u.TCPDown(now)
+	w.launch(now, c.Index, exchange.Options{TCP: tcp}) // there was room before the pause
 }
 
 // usual is the round trip of the upstream asked last.

@@ -37,6 +37,7 @@ type walk struct {
 	resent  int       // attempts beyond the first of each upstream
 	unsent  int       // attempts that ended before anything was sent
 	hedged  bool
+	paused  int // times that nothing was done for a while, after faults of this host
 
 	held    held // the best denial so far
 	failed  []*upstream.Attempt

@@ -183,6 +183,9 @@ func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply)
 		u.cfg.Observer.Attempt(r.Kind, r.Proto, rcode, r.RTT)
 	}
 	switch {
+	case r.Kind == outcome.Local:
+		u.udpMissed(a) // the way out may be blocked for datagrams alone
+		u.cfg.Observer.Local(r.Err)
 	case r.Kind.Blameless() || r.Stale:
 	case r.Kind.Answered():
 		u.answered(now, a, r, was)

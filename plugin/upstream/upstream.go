@@ -31,6 +31,8 @@ type Observer interface {
 	Attempt(k outcome.Kind, p exchange.Proto, rcode int, rtt time.Duration)
 	// State is told of each change of state.
 	State(c Change)
+	// Local is told of each attempt that a fault of this host ended.
+	Local(err error)
 }
 
 // Config is what an Upstream needs to know.
