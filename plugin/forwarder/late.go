@@ -103,7 +103,7 @@ func (w *walk) late(now time.Time) {
 	w.f.cfg.Observer.Hedge(HedgeSent)
 	w.hedged = true
 	if w.waitedLong(now) { // no more time for one after another
-		for w.hasUntried(selector.Failing, -1) && w.launchNext(now) {
+		for w.hasUntried(selector.Failing, -1) && w.f.rescues.Take() && w.launchNext(now) {
 		}
 	}
 	if w.launchUntried(now) {

@@ -99,6 +99,7 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	w.tcp = w.f.cfg.ForceTCP || (r.Key.Stream && !w.f.cfg.PreferUDP)
 	w.f.hedges.Earn()
 	w.f.trials.Earn()
+	w.f.rescues.Earn()
 	w.rank(now)
 	if len(w.order) == 0 {
 		if w.eligible == 0 && w.f.all != 0 {
