@@ -112,13 +112,13 @@ func (w *walk) late(now time.Time) {
 	w.resend(now)
 }
 
-// resume asks again after a fault of this host: by TCP, since connections that
-// are open work where there are no sockets, ports or packets to be had for more;
-// and by UDP in turn.
+// resume asks again after a fault of this host: in turn by UDP, since it may
+// have been a matter of a moment, and by TCP, since connections that are open
+// work where nothing else gets out.
 func (w *walk) resume(now time.Time) {
 	c := w.order[(w.paused-1)%w.fits()]
 	u := w.up(c.Index)
-	tcp := w.paused%2 == 1 && u.Transport() == "dns" && !u.TCPDown(now)
+	tcp := w.paused%2 == 0 && u.Transport() == "dns" && !u.TCPDown(now)
 	w.launch(now, c.Index, exchange.Options{TCP: tcp}) // there was room before the pause
 }
 
