@@ -9,12 +9,13 @@ import (
 )
 
 // stateLog writes one line for a change of an upstream's state, and few of
-// them when it changes often.
+// them when it changes often; and seldom one on faults of this host.
 type stateLog struct {
 	logf func(level Level, format string, args ...any)
 
-	mu   sync.Mutex
-	last map[string]*logged
+	mu     sync.Mutex
+	last   map[string]*logged
+	faults logged // of this host
 }
 
 type logged struct {
@@ -47,6 +48,25 @@ func (l *stateLog) state(now time.Time, c upstream.Change) {
 		line += fmt.Sprintf(" (%d changes not logged)", muted)
 	}
 	l.logf(level, "%s", line)
+}
+
+// local tells of an attempt that a fault of this host ended.
+func (l *stateLog) local(now time.Time, err error) {
+	l.mu.Lock()
+	e := &l.faults
+	if !e.at.IsZero() && now.Sub(e.at) < logSeldom {
+		e.muted++
+		l.mu.Unlock()
+		return
+	}
+	muted := e.muted
+	e.at, e.muted = now, 0
+	l.mu.Unlock()
+	more := ""
+	if muted > 0 {
+		more = fmt.Sprintf(" (%d more before)", muted)
+	}
+	l.logf(LevelWarning, "a fault of this host, for which no upstream is blamed: %v%s", err, more)
 }
 
 // admit tells whether a change is worth a line now, and which.

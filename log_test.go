@@ -1,7 +1,9 @@
 package dnsguard
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -58,6 +60,22 @@ func TestStateLogNever(t *testing.T) {
 	l.state(time.Now(), upstream.Change{To: "192.0.2.1:53", Now: upstream.Ejected, Reason: "100% lost", For: time.Second})
 	if want := "upstream 192.0.2.1:53 is ejected for 1s: 100% lost; last reply never"; line != want {
 		t.Errorf("%q, want %q", line, want)
+	}
+}
+
+// TestLocalLog holds that faults of this host have a line, and seldom one.
+func TestLocalLog(t *testing.T) {
+	var got []string
+	l := newStateLog(func(level Level, format string, args ...any) {
+		got = append(got, string("IW"[level])+" "+fmt.Sprintf(format, args...))
+	})
+	start := time.Now()
+	for i := range 200 { // for 40 s
+		l.local(start.Add(time.Duration(i)*200*time.Millisecond), errors.New("udp 192.0.2.1:53: too many open files"))
+	}
+	line := "W a fault of this host, for which no upstream is blamed: udp 192.0.2.1:53: too many open files"
+	if want := []string{line, line + " (149 more before)"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -211,13 +211,15 @@ func (g *Guard) newLink(e Endpoint) (*link, error) {
 	return &link{Shared: exchange.Share(x), way: wayTo(cfg, e), counts: counts}, nil
 }
 
-// observer counts attempts and logs changes of state.
+// observer counts attempts and logs changes of state, and faults of this host.
 type observer struct {
 	*metrics.Upstream
 	log *stateLog
 }
 
 func (o observer) State(c upstream.Change) { o.log.state(time.Now(), c) }
+
+func (o observer) Local(err error) { o.log.local(time.Now(), err) }
 
 // privateZones finds the upstreams that serve each private zone: those named,
 // else all with an address that is not public.

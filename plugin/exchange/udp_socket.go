@@ -17,7 +17,7 @@ type udpSocket struct {
 	local    net.Addr
 	born     time.Duration
 	lifetime time.Duration
-	timer    *time.Timer // ends its life, and its lingering
+	timer    *time.Timer // ends its idleness, and its lingering
 
 	mu      sync.Mutex
 	flights flightTable
@@ -54,7 +54,7 @@ func newUDPSocket(p *udpPool, conn net.Conn) *udpSocket {
 		lifetime: minLifetime + time.Duration(p.cfg.Rand64()%uint64(minLifetime)),
 	}
 	s.mu.Lock() // the timer must not find a socket without a timer
-	s.timer = time.AfterFunc(min(s.lifetime, p.cfg.Expire), s.tick)
+	s.timer = time.AfterFunc(p.cfg.Expire, s.tick)
 	s.mu.Unlock()
 	return s
 }
@@ -179,7 +179,9 @@ func (s *udpSocket) settleLocked(now time.Duration) bool {
 	return false
 }
 
-// tick retires a socket that is old or idle, and ends its lingering.
+// tick retires a socket that is idle, and ends its lingering. An old one is
+// retired by the query that has found another: where none can be opened, it is
+// used on.
 func (s *udpSocket) tick() {
 	now := s.pool.now()
 	s.mu.Lock()
@@ -187,7 +189,7 @@ func (s *udpSocket) tick() {
 		s.mu.Unlock()
 		return
 	}
-	rest := min(s.born+s.lifetime, s.used+s.pool.cfg.Expire) - now
+	rest := s.used + s.pool.cfg.Expire - now
 	if !s.retired && rest > 0 {
 		s.timer.Reset(rest)
 		s.mu.Unlock()

@@ -188,8 +188,11 @@ func (w *walk) giveUp(now time.Time) bool {
 // told in the end: what all said; what the failover option had set aside;
 // SERVFAIL or REFUSED where every upstream has been asked and none replied
 // otherwise. That an upstream takes our query for malformed is not the client's
-// affair.
+// affair, and complaints about EDNS or cookies are about our hop alone.
 func (w *walk) passesOn(r exchange.Reply) bool {
+	if r.Kind == outcome.BadVers || r.Kind == outcome.BadCookie {
+		return false
+	}
 	if w.allSaid(r.Kind) || slices.Contains(w.f.cfg.Failover, r.Msg.Rcode) {
 		return true
 	}

@@ -130,6 +130,7 @@ type Forwarder struct {
 	table   *zones.Table
 	hedges  *race.Budget
 	trials  *race.Budget
+	rescues *race.Budget // attempts made all at once when a query has waited for long
 	flights flights
 	recall  *failures
 	walks   sync.Pool
@@ -140,9 +141,11 @@ type Forwarder struct {
 
 // Extra work: trials of upstreams, as a share of queries.
 const (
-	trialShare = 0.01
-	trialBurst = 5
-	hedgeBurst = 100
+	trialShare  = 0.01
+	trialBurst  = 5
+	hedgeBurst  = 100
+	rescueShare = 0.05
+	rescueBurst = 200
 )
 
 // New returns a forwarder.
@@ -153,13 +156,13 @@ func New(cfg Config) *Forwarder {
 		f.cfg.Empty = func() string { return "no upstream" }
 	}
 	if old := cfg.Predecessor; old != nil {
-		f.table, f.trials = zones.Inherit(old.table, cfg.Was), old.trials
+		f.table, f.trials, f.rescues = zones.Inherit(old.table, cfg.Was), old.trials, old.rescues
 		if old.cfg.Hedge == cfg.Hedge {
 			f.hedges = old.hedges
 		}
 		f.cfg.Predecessor = nil // it is not to be kept alive
 	} else {
-		f.table, f.trials = zones.New(n), race.NewBudget(trialShare, trialBurst)
+		f.table, f.trials, f.rescues = zones.New(n), race.NewBudget(trialShare, trialBurst), race.NewBudget(rescueShare, rescueBurst)
 	}
 	if f.hedges == nil {
 		f.hedges = race.NewBudget(cfg.Hedge, hedgeBurst)

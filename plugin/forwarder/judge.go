@@ -16,7 +16,7 @@ import (
 // For so long an upstream is spared what it does not cope with.
 const (
 	plainFor  = time.Minute      // EDNS
-	streamFor = 30 * time.Second // UDP, while forged replies come
+	streamFor = 30 * time.Second // UDP, while forged replies come, or cookies are asked for
 )
 
 // Result implements race.Contest: a result came in.
@@ -215,7 +215,7 @@ func edns(k outcome.Kind) bool {
 // in another way where that may help, else the next one.
 func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
 	w.noteFailure(now, a, r)
-	if !a.Trial && w.otherwise(now, a, r.Kind) {
+	if !a.Trial && w.otherwise(now, a, r) {
 		return false
 	}
 	if w.held.by != nil {
@@ -230,7 +230,7 @@ func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	case w.waitsForFit() || w.launchNext(now):
 		return false
 	case w.pending > 0:
-		if unsent(a, r) {
+		if unsent(a, r) && r.Kind != outcome.Local {
 			w.lateAt = now // the others are late already
 		}
 		return false
@@ -254,24 +254,39 @@ func (w *walk) noteFailure(now time.Time, a *upstream.Attempt, r exchange.Reply)
 	}
 }
 
-// unsent reports whether an attempt ended for want of a connection.
-func unsent(a *upstream.Attempt, r exchange.Reply) bool { return a.Options.TCP && r.Local == nil }
+// unsent reports whether an attempt ended before anything was sent: for want
+// of a connection, or by a fault of this host.
+func unsent(a *upstream.Attempt, r exchange.Reply) bool {
+	return r.Kind == outcome.Local || (a.Options.TCP && r.Local == nil)
+}
 
 // otherwise asks the same upstream once more in the way that its failure suggests.
-func (w *walk) otherwise(now time.Time, a *upstream.Attempt, k outcome.Kind) bool {
+func (w *walk) otherwise(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
 	opt := a.Options
 	switch {
-	case edns(k) && !opt.NoEDNS:
+	case edns(r.Kind) && !opt.NoEDNS:
 		opt.NoEDNS = true
-	case k == outcome.Mismatched && !opt.TCP && a.Upstream.Transport() == "dns":
+	case distrusts(r) && !opt.TCP && a.Upstream.Transport() == "dns":
 		a.Upstream.AvoidUDP(now, streamFor)
-		opt.TCP = true
-	case k == outcome.BadCookie && !opt.TCP && a.Upstream.Transport() == "dns":
 		opt.TCP = true
 	default:
 		return false
 	}
 	return w.launch(now, a.Index, opt)
+}
+
+// distrusts reports whether one side cannot tell who is at the other end, which
+// TCP does away with: forged replies came; or the upstream insists on a cookie
+// (RFC 7873, section 5.2.3), which it should not where none was sent, or
+// refuses datagrams without one, and says by TC that TCP is welcome.
+func distrusts(r exchange.Reply) bool {
+	switch r.Kind {
+	case outcome.Mismatched, outcome.BadCookie:
+		return true
+	case outcome.Refused:
+		return r.Msg.Truncated && r.Proto == exchange.UDP
+	}
+	return false
 }
 
 // waitsForFit reports whether an attempt is under way that is likelier to be
@@ -298,8 +313,8 @@ func (w *walk) byTCP(now time.Time, i int, k outcome.Kind) bool {
 }
 
 // lastResort asks once more where nothing else is left: by TCP after a reply
-// that could not be parsed, or where only UDP may be blocked; from a new
-// socket after a fault of this host.
+// that could not be parsed, or where only UDP may be blocked; a little later
+// after a fault of this host.
 func (w *walk) lastResort(now time.Time, k outcome.Kind) bool {
 	first := w.order[0].Index
 	switch k {
@@ -307,9 +322,15 @@ func (w *walk) lastResort(now time.Time, k outcome.Kind) bool {
 		if w.up(first).Transport() == "dns" && w.resent == 0 {
 			return w.launch(now, first, exchange.Options{TCP: true})
 		}
-	case outcome.ConnReset, outcome.Local:
+	case outcome.ConnReset:
 		if w.resent == 0 {
 			return w.launch(now, first, exchange.Options{})
+		}
+	case outcome.Local:
+		if w.paused < localPauses && !w.spent() {
+			w.lateAt = now.Add(localPause << w.paused)
+			w.paused++
+			return true
 		}
 	case outcome.ConnRefused, outcome.Unreachable:
 		for _, c := range w.order {

@@ -283,20 +283,54 @@ func TestEDNS(t *testing.T) {
 	}, says(outcome.ServFail, ms))
 }
 
-// TestForgeries holds that a query is asked by TCP while replies come that belong to none.
-func TestForgeries(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, r *rig) {
-		for i, want := range [][]string{{"n0.test.", "n0.test. tcp"}, {"n1.test. tcp"}} {
-			a, _ := r.ask(request(fmt.Sprintf("n%d.test.", i)))
-			if got := r.servers[0].got(); a.Kind != outcome.OK || !slices.Equal(got, want) {
-				t.Errorf("%+v, asked %q, want %q", a, got, want)
-			}
+// TestDistrust holds that an upstream is asked by TCP for a while where datagrams are no proof of who sent them: forged replies come, or it
+// wants cookies.
+func TestDistrust(t *testing.T) {
+	cut := func(m *dns.Msg, o exchange.Options) (exchange.Reply, time.Duration) {
+		r, d := refuses(m, o)
+		r.Msg.Truncated = true
+		return r, d
+	}
+	byBoth := [][]string{{"n0.test.", "n0.test. tcp"}, {"n1.test. tcp"}}
+	for name, tc := range map[string]struct {
+		does behaviour
+		k    outcome.Kind
+		want [][]string
+	}{
+		"forgeries":              {byTCP(good, says(outcome.Mismatched, ms)), outcome.OK, byBoth},
+		"BADCOOKIE":              {byTCP(good, says(outcome.BadCookie, ms)), outcome.OK, byBoth},
+		"REFUSED with TC":        {byTCP(good, cut), outcome.OK, byBoth},
+		"REFUSED":                {byTCP(good, refuses), outcome.Refused, [][]string{{"n0.test."}, {"n1.test."}}},
+		"REFUSED with TC by TCP": {cut, outcome.Refused, byBoth},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r *rig) {
+				for i, want := range tc.want {
+					a, _ := r.ask(request(fmt.Sprintf("n%d.test.", i)))
+					if got := r.servers[0].got(); a.Kind != tc.k || !slices.Equal(got, want) {
+						t.Errorf("%+v, asked %q, want %q", a, got, want)
+					}
+				}
+				r.pause(30 * time.Second)
+				r.servers[0].set(good)
+				r.ask(request("n2.test."))
+				if got := r.servers[0].got(); !slices.Equal(got, []string{"n2.test."}) {
+					t.Errorf("asked %q half a minute later", got)
+				}
+			}, tc.does)
+		})
+	}
+}
+
+// TestOwnHop holds that complaints about our own EDNS or cookies are not passed on to clients.
+func TestOwnHop(t *testing.T) {
+	for _, k := range []outcome.Kind{outcome.BadVers, outcome.BadCookie} {
+		for _, most := range []int{0, 1} {
+			inBubble(t, func(c *Config) { c.MaxAttempts = most }, func(t *testing.T, r *rig) {
+				if a, _ := r.ask(request("n0.test.")); a.Msg != nil || a.EDE.Text == "" {
+					t.Errorf("%s, at most %d attempts: %+v, want a failure of ours", k, most, a)
+				}
+			}, says(k, ms))
 		}
-		r.pause(30 * time.Second)
-		r.servers[0].set(good)
-		r.ask(request("n2.test."))
-		if got := r.servers[0].got(); !slices.Equal(got, []string{"n2.test."}) {
-			t.Errorf("asked %q half a minute later", got)
-		}
-	}, byTCP(good, says(outcome.Mismatched, ms)))
+	}
 }

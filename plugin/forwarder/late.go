@@ -10,9 +10,12 @@ import (
 // Patience.
 const (
 	forceAfter   = 220 * time.Millisecond  // later than usual by this: the next attempt needs no budget
+	longAfter    = 200 * time.Millisecond  // since the query came, and a usual reply: all that is left is tried at once
 	verifyShort  = 200 * time.Millisecond  // for a verifier that gives no sign of life
 	verifyLong   = 1500 * time.Millisecond // for one that does
 	failingAfter = 50 * time.Millisecond   // before an upstream that is suspect is asked as well
+	localPause   = 20 * time.Millisecond   // after a fault of this host, doubling
+	localPauses  = 3                       // so often
 )
 
 // Next implements race.Contest.
@@ -80,13 +83,17 @@ func (w *walk) late(now time.Time) {
 		w.lateVerifier(now)
 		return
 	}
+	if w.pending == 0 { // the pause after a fault of this host is over
+		w.resume(now)
+		return
+	}
 	if w.spent() {
 		w.lateAt = time.Time{}
 		return
 	}
 	forced := w.lastSent.Add(w.usual() + forceAfter)
-	if w.waitedLong(now) {
-		forced = now
+	if w.long.Before(forced) && (w.long.After(w.lastSent) || w.hasUntried(selector.Failing, -1)) {
+		forced = w.long // attempts in between do not begin the wait anew
 	}
 	if now.Before(forced) && !w.f.hedges.Take() {
 		w.f.cfg.Observer.Hedge(HedgeDenied)
@@ -96,7 +103,7 @@ func (w *walk) late(now time.Time) {
 	w.f.cfg.Observer.Hedge(HedgeSent)
 	w.hedged = true
 	if w.waitedLong(now) { // no more time for one after another
-		for w.hasUntried(selector.Failing, -1) && w.launchNext(now) {
+		for w.hasUntried(selector.Failing, -1) && w.f.rescues.Take() && w.launchNext(now) {
 		}
 	}
 	if w.launchUntried(now) {
@@ -105,14 +112,25 @@ func (w *walk) late(now time.Time) {
 	w.resend(now)
 }
 
+// resume asks again after a fault of this host: in turn by UDP, since it may
+// have been a matter of a moment, and by TCP, since connections that are open
+// work where nothing else gets out.
+func (w *walk) resume(now time.Time) {
+	c := w.order[(w.paused-1)%w.fits()]
+	u := w.up(c.Index)
+	tcp := w.paused%2 == 0 && u.Transport() == "dns" && !u.TCPDown(now)
+	w.launch(now, c.Index, exchange.Options{TCP: tcp}) // there was room before the pause
+}
+
 // usual is the round trip of the upstream asked last.
 func (w *walk) usual() time.Duration {
 	return w.tries[len(w.tries)-1].Upstream.SRTT()
 }
 
-// waitedLong reports whether the query has waited for longer than a fault may cost.
+// waitedLong reports whether the query has waited for longer than a fault may
+// cost, and somebody is left to be asked.
 func (w *walk) waitedLong(now time.Time) bool {
-	return now.Sub(w.start) >= w.up(w.order[0].Index).SRTT()+forceAfter-20*time.Millisecond && w.hasUntried(selector.Failing, -1)
+	return !now.Before(w.long) && w.hasUntried(selector.Failing, -1)
 }
 
 // hasUntried reports whether an upstream of at most that rank has not been
@@ -163,15 +181,16 @@ func (w *walk) fits() int {
 }
 
 // lateVerifier asks late verifiers again, since a packet may be lost, and for a
-// sign of life.
+// sign of life: by TCP, which resends, so that one further attempt is enough.
 func (w *walk) lateVerifier(now time.Time) {
 	w.lateAt = time.Time{}
-	for i := range w.f.cfg.Upstreams {
+	for i, u := range w.f.cfg.Upstreams {
 		if !w.held.verify.Has(i) || !w.open(i) {
 			continue
 		}
-		w.up(i).AskProbe()
-		if w.launch(now, i, exchange.Options{Fresh: true}) {
+		u.AskProbe()
+		tcp := u.Transport() == "dns" && !u.TCPDown(now)
+		if w.launch(now, i, exchange.Options{TCP: tcp, Fresh: !tcp}) {
 			w.f.cfg.Observer.Hedge(HedgeSent)
 		}
 	}

@@ -183,6 +183,7 @@ type nobody struct{}
 
 func (nobody) Attempt(outcome.Kind, exchange.Proto, int, time.Duration) {}
 func (nobody) State(upstream.Change)                                    {}
+func (nobody) Local(error)                                              {}
 
 // inBubble runs f under synctest with a forwarder whose upstreams are asked in their order, and have answered ten queries in 10 ms each.
 func inBubble(t *testing.T, change func(c *Config), f func(t *testing.T, r *rig), does ...behaviour) {

@@ -37,6 +37,7 @@ type walk struct {
 	resent  int       // attempts beyond the first of each upstream
 	unsent  int       // attempts that ended before anything was sent
 	hedged  bool
+	paused  int // times that nothing was done for a while, after faults of this host
 
 	held    held // the best denial so far
 	failed  []*upstream.Attempt
@@ -50,6 +51,7 @@ type walk struct {
 	lastSent time.Time
 	lateAt   time.Time // when the next attempt is due; zero: none
 	checkAt  time.Time // when the wait for verifiers is looked at again; zero: none
+	long     time.Time // when it has waited for as long as a fault may cost
 	deadline time.Time
 	lived    bool // there was a sign of life when it was asked for
 
@@ -97,6 +99,7 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	w.tcp = w.f.cfg.ForceTCP || (r.Key.Stream && !w.f.cfg.PreferUDP)
 	w.f.hedges.Earn()
 	w.f.trials.Earn()
+	w.f.rescues.Earn()
 	w.rank(now)
 	switch w.f.prospect(now, w.order) {
 	case Hopeful:
@@ -109,6 +112,7 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	case AllDead:
 		return w.beginDead(now)
 	}
+	w.long = now.Add(w.up(w.order[0].Index).SRTT() + longAfter)
 	w.launchNext(now)
 	w.tryOut(now)
 	return false

@@ -67,6 +67,7 @@ func (s *server) since(begin time.Time) []time.Duration {
 type nobody struct{}
 
 func (nobody) Attempt(outcome.Kind, exchange.Proto, int, time.Duration) {}
+func (nobody) Local(error)                                              {}
 func (nobody) State(upstream.Change)                                    {}
 
 // run runs f beside a prober of n upstreams that do not answer, and ends it.

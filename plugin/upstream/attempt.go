@@ -57,7 +57,7 @@ func (u *Upstream) Send(now time.Time, q *exchange.Query, a *Attempt, to chan<- 
 	if u.NoEDNS(now) && !a.KeepEDNS {
 		a.Options.NoEDNS = true
 	}
-	if u.NoUDP(now) && !u.TCPDown(now) {
+	if u.NoUDP(now) && !u.TCPDown(now) && !(a.Probe && u.udpLeftOut(now)) {
 		a.Options.TCP, a.noUDP = true, true
 	}
 	t := u.since(now)
@@ -183,6 +183,9 @@ func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply)
 		u.cfg.Observer.Attempt(r.Kind, r.Proto, rcode, r.RTT)
 	}
 	switch {
+	case r.Kind == outcome.Local:
+		u.udpMissed(a) // the way out may be blocked for datagrams alone
+		u.cfg.Observer.Local(r.Err)
 	case r.Kind.Blameless() || r.Stale:
 	case r.Kind.Answered():
 		u.answered(now, a, r, was)
@@ -191,6 +194,7 @@ func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply)
 	case a.optionalTCP():
 		u.tcpFailed(now, r.Kind)
 	default:
+		u.udpMissed(a)
 		u.failed(now, r.Kind, a.Probe)
 	}
 }

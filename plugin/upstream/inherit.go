@@ -12,6 +12,7 @@ func (u *Upstream) inherit(old *Upstream) {
 	instants := func(u *Upstream) []*atomic.Int64 {
 		return []*atomic.Int64{
 			&u.heard, &u.reply, &u.good, &u.asked, &u.plain, &u.byTCP, &u.ripeAt, &u.stream, &u.tcpDown, &u.tcpMiss, &u.edns,
+			&u.udp.heard, &u.udp.hold, &u.udp.back,
 		}
 	}
 	for i, at := range instants(old) {
@@ -19,6 +20,9 @@ func (u *Upstream) inherit(old *Upstream) {
 	}
 	u.tcpBad.Store(old.tcpBad.Load())
 	u.plains.Store(old.plains.Load())
+	u.udp.missed.Store(old.udp.missed.Load())
+	u.udp.flaps.Store(old.udp.flaps.Load())
+	u.udp.out.Store(old.udp.out.Load())
 	u.unheard.Store(old.unheard.Load())
 	u.replies.Store(old.replies.Load())
 	old.mu.Lock()

@@ -89,12 +89,19 @@ type rig struct {
 	kinds   map[outcome.Kind]int
 	changes []Change
 	wakes   int
+	locals  int
 }
 
 func (r *rig) Attempt(k outcome.Kind, _ exchange.Proto, _ int, _ time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.kinds[k]++
+}
+
+func (r *rig) Local(error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.locals++
 }
 
 func (r *rig) State(c Change) {

@@ -66,8 +66,10 @@ const (
 	plainsNeeded  = 3           // replies in a row to plain queries, and none to others, that show this
 	tcpFails      = 3           // time-outs in a row by TCP that show it to be broken
 	tcpFailEvery  = 200 * time.Millisecond
-	streamFor     = 30 * time.Second // for so long UDP is left out where only TCP is answered
-	tcpDownFor    = 30 * time.Second // for so long TCP is left out, unless a probe shows that it works
+	streamFor     = 30 * time.Second       // for so long UDP is left out where only TCP is answered
+	tcpDownFor    = 30 * time.Second       // for so long TCP is left out, unless a probe shows that it works
+	udpSilence    = 250 * time.Millisecond // without a reply by UDP, while TCP is answered
+	udpOut        = time.Second            // UDP is left out at least this long, doubling each time it was taken back in vain
 )
 
 // health is what State is decided from; guarded by Upstream.mu.
@@ -177,6 +179,7 @@ func (u *Upstream) Contradicted(now time.Time, k outcome.Kind) { u.failed(now, k
 // missed: an attempt has no reply later than replies usually are.
 func (u *Upstream) missed(now time.Time, a *Attempt) {
 	sent := u.since(a.SentAt)
+	u.udpMissed(a)
 	switch {
 	case a.optionalTCP():
 		if u.stream.Load() <= sent {
@@ -270,7 +273,7 @@ func (u *Upstream) Dead(now time.Time) bool {
 // WantsProbe reports whether a probe should be sent: the upstream has never
 // been heard, or does not answer.
 func (u *Upstream) WantsProbe(now time.Time) bool {
-	if u.wanted.Load() || u.TCPAlone(now) {
+	if u.wanted.Load() || u.TCPAlone(now) || u.udpLeftOut(now) {
 		return true
 	}
 	switch u.State() {

@@ -31,6 +31,8 @@ type Observer interface {
 	Attempt(k outcome.Kind, p exchange.Proto, rcode int, rtt time.Duration)
 	// State is told of each change of state.
 	State(c Change)
+	// Local is told of each attempt that a fault of this host ended.
+	Local(err error)
 }
 
 // Config is what an Upstream needs to know.
@@ -82,6 +84,7 @@ type Upstream struct {
 	edns    atomic.Int64  // the last reply to a query with EDNS; 0: never
 	plains  atomic.Int32  // replies in a row to queries without EDNS, while those with EDNS got none
 	replies atomic.Bool   // ejected for what it replies, not for silence
+	udp     udpPath
 
 	mu      sync.Mutex
 	health  health

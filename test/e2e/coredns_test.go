@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -98,8 +99,9 @@ func (s *server) serves() {
 	})
 }
 
-// metric sums the series of one name on the server's metrics page.
-func (s *server) metric(name string) float64 {
+// metric sums the series of one name on the server's metrics page, which have
+// all of the labels, as in outcome="ok".
+func (s *server) metric(name string, labels ...string) float64 {
 	s.t.Helper()
 	resp, err := s.client.Get("http://" + s.host.addrPort(9153) + "/metrics")
 	if err != nil {
@@ -110,6 +112,9 @@ func (s *server) metric(name string) float64 {
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 		rest, ok := strings.CutPrefix(lines.Text(), name)
 		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		if slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
 			continue
 		}
 		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)

@@ -48,42 +48,6 @@ func (r *report) during(s *server, rate int, questions []question, things map[ti
 	return f
 }
 
-// verdict is what is wrong in one try, and whether the machine may be why.
-type verdict struct {
-	problems []string
-	stalled  bool
-}
-
-func (v *verdict) errorf(format string, args ...any) {
-	v.problems = append(v.problems, fmt.Sprintf(format, args...))
-}
-
-// right notes the wrong answers of a load.
-func (v *verdict) right(when string, f figures) {
-	v.stalled = v.stalled || f.stalled()
-	if f.wrong > 0 {
-		v.errorf("%s: %d of %d wrong: %s", when, f.wrong, f.total, f.why())
-	}
-}
-
-// judged runs the test, and repeats it where it failed while the machine
-// stalled.
-func judged(t *testing.T, test func(v *verdict)) {
-	t.Helper()
-	for try := 1; ; try++ {
-		var v verdict
-		test(&v)
-		if len(v.problems) == 0 {
-			return
-		}
-		if try == tries || !v.stalled {
-			t.Error(strings.Join(v.problems, "\n"))
-			return
-		}
-		t.Logf("stalled; again. It was:\n%s", strings.Join(v.problems, "\n"))
-	}
-}
-
 // SIGTERM under load: the lameduck time loses no query, the process ends
 // with status 0, and another one takes over at the same address.
 func TestTerminateUnderLoad(t *testing.T) {

@@ -34,12 +34,19 @@ func (h *host) load(server string, rate int, questions []question) []answer {
 // loader prepares a load.
 func (h *host) loader(server string, rate int, questions []question) *loader {
 	h.t.Helper()
+	return h.loaders([]string{server}, clientSockets, rate, questions)
+}
+
+// loaders prepares a load on several servers, which are asked in turn, each
+// from a number of sockets. The rate is that of all together.
+func (h *host) loaders(servers []string, sockets, rate int, questions []question) *loader {
+	h.t.Helper()
 	l := &loader{rate: rate, questions: questions, answers: make([]answer, len(questions))}
 	for i, q := range questions {
-		l.packets = append(l.packets, q.pack(h.t.Fatal, i%2 == 0))
+		l.packets = append(l.packets, q.pack(h.t.Fatal, i/len(servers)%2 == 0))
 	}
-	for range clientSockets {
-		c, err := h.dial("udp", server)
+	for i := range sockets * len(servers) {
+		c, err := h.dial("udp", servers[i%len(servers)])
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -64,7 +71,7 @@ func (l *loader) run() []answer {
 		<-tick.C
 		due := min(len(questions), int(time.Since(l.start)*time.Duration(l.rate)/time.Second)+1)
 		for ; sent < due; sent++ {
-			l.sockets[sent%clientSockets].send(sent, l.packets[sent])
+			l.sockets[sent%len(l.sockets)].send(sent, l.packets[sent])
 		}
 	}
 	done := make(chan struct{})

@@ -66,13 +66,18 @@ func (h *host) tempDir() string {
 
 // ask sends one question from inside the namespace, by UDP.
 func (h *host) ask(server, name string, qtype uint16) (*dns.Msg, error) {
+	return h.askFor(server, name, qtype, time.Second)
+}
+
+// askFor does the same with another time-out.
+func (h *host) askFor(server, name string, qtype uint16, timeout time.Duration) (*dns.Msg, error) {
 	c, err := h.dial("udp", server)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
 	m := new(dns.Msg).SetQuestion(name, qtype)
-	client := dns.Client{Timeout: time.Second}
+	client := dns.Client{Timeout: timeout}
 	r, _, err := client.ExchangeWithConn(m, &dns.Conn{Conn: c})
 	return r, err
 }
@@ -138,7 +143,10 @@ func (r record) lines() []string {
 
 // named serves the zones with authority and refuses every other name, as it
 // does without recursion.
-func named(zones ...zone) peer {
+func named(zones ...zone) peer { return namedWith("", zones...) }
+
+// namedWith does so with further options.
+func namedWith(options string, zones ...zone) peer {
 	files := map[string]string{}
 	var conf strings.Builder
 	conf.WriteString(`options {
@@ -153,9 +161,8 @@ func named(zones ...zone) peer {
   dnssec-validation no;
   notify no;
   empty-zones-enable no;
-};
-controls { };
 `)
+	conf.WriteString(options + "};\ncontrols { };\n")
 	zones = append(zones, zone{name: ready})
 	for i, z := range zones {
 		file := fmt.Sprintf("zone%d", i)

@@ -146,8 +146,25 @@ func (r *relay) accept(h *host, l net.Listener, backend string) {
 }
 
 // copyMessages copies messages with their two bytes of length (RFC 1035,
-// section 4.2.2), each after the delay, and counts them.
+// section 4.2.2), each after the delay, and counts them. Those on their way do
+// not hold up the next.
 func copyMessages(to io.Writer, from io.Reader, delay time.Duration, count *atomic.Int64) {
+	type message struct {
+		due  time.Time
+		wire []byte
+	}
+	way := make(chan message, 1<<12)
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for m := range way {
+			if d := time.Until(m.due); d > 0 {
+				<-time.After(d)
+			}
+			_, _ = to.Write(m.wire) // who has gone away reads no more either
+		}
+	})
+	defer writer.Wait()
+	defer close(way)
 	for {
 		var size [2]byte
 		if _, err := io.ReadFull(from, size[:]); err != nil {
@@ -161,11 +178,6 @@ func copyMessages(to io.Writer, from io.Reader, delay time.Duration, count *atom
 		if count != nil {
 			count.Add(1)
 		}
-		if delay > 0 {
-			<-time.After(delay)
-		}
-		if _, err := to.Write(msg); err != nil {
-			return
-		}
+		way <- message{time.Now().Add(delay), msg}
 	}
 }

@@ -151,45 +151,6 @@ func TestEncryptedUpstreams(t *testing.T) {
 	}
 }
 
-// One upstream has a certificate that must not be accepted: the other one
-// answers, from the first query on.
-func TestBadCertificate(t *testing.T) {
-	for _, scheme := range []string{"tls", "https", "quic"} {
-		for _, bad := range []string{"expired", "wrong name"} {
-			t.Run(scheme+" "+bad, func(t *testing.T) {
-				r := transportLab(t)
-				near, far := r.lab.host("near", "10.9.0.2"), r.lab.host("far", "10.9.0.1")
-				ca := newAuthority(far)
-				name, until := "other.e2e.test", time.Now().Add(time.Hour)
-				if bad == "expired" {
-					name, until = tlsName, time.Now().Add(-time.Hour)
-				}
-				far.encrypted(ca.issue("bad", name, until))
-				near.encrypted(ca.issue("good", tlsName, time.Now().Add(time.Hour)))
-				s := r.node.coredns(plain(directive(), scheme+"://10.9.0.1 "+scheme+"://10.9.0.2",
-					"tls "+ca.file()+"\n tls_servername "+tlsName))
-				questions := transportQuestions(300)
-				f := measure(questions, r.client.load(r.node.addrPort(53), 150, questions))
-				f.scenario, f.server = r.scenario, directive()
-				summary.add(f)
-				t.Logf("%d wrong of %d, p50 %v, p99 %v, max %v", f.wrong, f.total, f.p50, f.p99, f.max)
-				if f.wrong > 0 {
-					t.Errorf("%d of %d wrong: %s", f.wrong, f.total, f.why())
-				}
-				s.alive()
-
-				// With the bad one alone nothing must be accepted.
-				s.kill()
-				s = r.node.coredns(plain(directive(), scheme+"://10.9.0.1", "tls "+ca.file()+"\n tls_servername "+tlsName))
-				if a := r.client.dig(nodeAddr, "www."+transportZone, "A"); a.status != "SERVFAIL" {
-					t.Errorf("the bad certificate alone: %s in %v, want SERVFAIL", a.status, a.took)
-				}
-				s.alive()
-			})
-		}
-	}
-}
-
 // Big answers come by TCP from an upstream that truncates them.
 func TestTruncatedAnswers(t *testing.T) {
 	requires(t, "named")

@@ -58,6 +58,13 @@ const (
 	TLSExpired
 	TLSWrongName
 
+	// The client's own host; see Host.
+	Descriptors // no socket can be opened: EMFILE
+	Ports       // likewise: EADDRNOTAVAIL, EAGAIN
+	Buffers     // no datagram can be sent: ENOBUFS
+	Forbidden   // likewise, and no SYN: EPERM
+	NoRoute     // ENETUNREACH, at once
+
 	kinds
 )
 
@@ -71,6 +78,7 @@ var kindNames = [kinds]string{
 	TCPRefuse: "tcp-refuse", TCPReset: "tcp-reset", TCPHang: "tcp-hang", TCPDropSYN: "tcp-drop-syn",
 	TCPCloseIdle: "tcp-close-idle", TCPCloseMidquery: "tcp-close-midquery",
 	TLSExpired: "tls-expired", TLSWrongName: "tls-wrong-name",
+	Descriptors: "emfile", Ports: "no-ports", Buffers: "enobufs", Forbidden: "eperm", NoRoute: "no-route",
 }
 
 // String returns the word for the kind in ParseFault's language.

@@ -18,9 +18,8 @@ import (
 type Net struct {
 	// Missing is what an address without a server does: Drop (the default), Refuse or Unreachable.
 	Missing Kind
-	// OnDial, where set, is asked before each Dial; its error is returned as the
-	// kernel's (local faults: EMFILE, EPERM, ENETUNREACH).
-	OnDial func(network string, addr netip.AddrPort) error
+	// Host is what the clients run on.
+	Host Host
 
 	mu      sync.Mutex
 	servers map[netip.AddrPort]endpoint
@@ -99,10 +98,9 @@ func (n *Net) Close() {
 
 // Dial is an exchange.DialFunc: network is "udp" or "tcp".
 func (n *Net) Dial(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-	if n.OnDial != nil {
-		if err := n.OnDial(network, addr); err != nil {
-			return nil, dialError(network, addr, err)
-		}
+	errno, hang := n.Host.opens(network)
+	if errno != 0 {
+		return nil, dialError(network, addr, os.NewSyscallError("connect", errno))
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(network, addr, err)
@@ -114,16 +112,20 @@ func (n *Net) Dial(ctx context.Context, network string, addr netip.AddrPort) (ne
 		n.remember(c, network, local, addr)
 		return c, nil
 	case "tcp":
-		return n.connect(ctx, local, addr)
+		return n.connect(ctx, local, addr, hang)
 	}
 	return nil, dialError(network, addr, errors.New("unknown network"))
 }
 
 // connect makes a TCP connection, and starts the goroutine that serves it.
-func (n *Net) connect(ctx context.Context, local, addr netip.AddrPort) (net.Conn, error) {
+// With hang no SYN gets there.
+func (n *Net) connect(ctx context.Context, local, addr netip.AddrPort, hang bool) (net.Conn, error) {
 	e, ok := n.at(addr)
 	w := n.missing()
-	if ok {
+	switch {
+	case hang:
+		w = welcome{hang: true}
+	case ok:
 		w = e.server.connect()
 	}
 	wait := w.after

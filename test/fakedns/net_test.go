@@ -217,11 +217,44 @@ func TestMissing(t *testing.T) {
 		if _, _, err := ask(t, c, "a.example", dns.TypeA, true); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("%v", err)
 		}
-		n.OnDial = func(string, netip.AddrPort) error { return syscall.EMFILE }
-		if _, err := n.Dial(t.Context(), "udp", where); !errors.Is(err, syscall.EMFILE) {
-			t.Errorf("%v", err)
-		}
 	})
+}
+
+// TestHost holds what the client's own kernel says to opening and to sending.
+func TestHost(t *testing.T) {
+	for line, want := range map[string]struct{ open, send, tcp error }{
+		"emfile":           {open: syscall.EMFILE, tcp: syscall.EMFILE},
+		"no-ports":         {open: syscall.EAGAIN, tcp: syscall.EADDRNOTAVAIL},
+		"enobufs":          {send: syscall.ENOBUFS},
+		"eperm":            {send: syscall.EPERM, tcp: context.DeadlineExceeded},
+		"proto tcp emfile": {tcp: syscall.EMFILE},
+		"no-route":         {open: syscall.ENETUNREACH, tcp: syscall.ENETUNREACH},
+		"from 1s no-route": {},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n, _ := setup(t, "rtt 6ms")
+			f, err := ParseFault(line)
+			if err != nil || !f.Kind.OfHost() {
+				t.Fatalf("%+v, %v", f, err)
+			}
+			n.Host.Set(time.Now(), 1, f)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			c, err := n.Dial(ctx, "udp", where)
+			if !errors.Is(err, want.open) {
+				t.Errorf("%s: open: %v, want %v", line, err, want.open)
+			}
+			if err == nil {
+				if _, err := c.Write(make([]byte, 12)); !errors.Is(err, want.send) {
+					t.Errorf("%s: send: %v, want %v", line, err, want.send)
+				}
+			}
+			if _, err := n.Dial(ctx, "tcp", where); !errors.Is(err, want.tcp) {
+				t.Errorf("%s: connect: %v, want %v", line, err, want.tcp)
+			}
+			n.Close()
+		})
+	}
 }
 
 func TestClose(t *testing.T) {

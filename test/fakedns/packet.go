@@ -72,6 +72,9 @@ func (c *packetConn) Write(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if errno := c.net.Host.sends(); errno != 0 {
+		return 0, c.fail("write", os.NewSyscallError("sendto", errno))
+	}
 	v := c.net.datagram(append([]byte(nil), b...), c.local, c.remote)
 	if v.errno != 0 {
 		after(v.after, func() { c.icmp(v.errno) })

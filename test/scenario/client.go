@@ -127,7 +127,7 @@ func (w *world) askOnce(ctx context.Context, c *client, name string, qtype uint1
 	reply := &recorder{tcp: c.tcp, n: n}
 	began := time.Now()
 	in := q.Copy()
-	rcode, _ := w.guard.ServeDNS(ctx, request.NewScrubWriter(in, reply), in) // as CoreDNS's server does
+	rcode, _ := w.guard().ServeDNS(ctx, request.NewScrubWriter(in, reply), in) // as CoreDNS's server does
 	return reply.result(c, q, began, began.Sub(w.start), rcode)
 }
 

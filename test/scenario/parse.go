@@ -23,8 +23,10 @@ type Scenario struct {
 
 	corefile  string
 	upstreams []upstream
+	host      []fakedns.Fault
 	steps     []step
 	files     []section // all other sections
+	changes   []change  // of any of them, later
 }
 
 // step is one line of the script.
@@ -52,6 +54,12 @@ type work struct {
 	client
 }
 
+// The sections that are no files.
+const (
+	corefileSection = "Corefile"
+	hostsSection    = "hosts"
+)
+
 // Parse reads a scenario.
 func Parse(file, text string) (*Scenario, error) {
 	s := &Scenario{File: file}
@@ -61,7 +69,7 @@ func Parse(file, text string) (*Scenario, error) {
 	for _, sec := range sections {
 		var err error
 		switch sec.name {
-		case "Corefile":
+		case corefileSection:
 			s.corefile = sec.text
 		case "upstreams":
 			err = sec.lines(file, s.parseUpstream)
@@ -83,7 +91,12 @@ func Parse(file, text string) (*Scenario, error) {
 				s.steps = append(s.steps, st)
 			}
 		default:
-			s.files = append(s.files, sec)
+			var c change
+			if c, err = parseChange(sec); err == nil && c.at == 0 && c.name != hostsSection {
+				s.files = append(s.files, sec)
+			} else if err == nil {
+				s.changes = append(s.changes, c)
+			}
 		}
 		if err != nil {
 			errs = append(errs, err)

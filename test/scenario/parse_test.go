@@ -3,6 +3,7 @@ package scenario
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 const sound = `What is shown.
@@ -14,6 +15,8 @@ dnsguard . 10.0.0.1
 * from 1s drop
 -- resolv.conf --
 nameserver 10.0.0.1
+-- resolv.conf@5s rename --
+nameserver 10.0.0.2
 -- script --
 at 1s load 10/s for 1s zone a,b names 5 types A,AAAA absent 10% size 512 expect right, p99 <= 2 healthy + 5ms
 during 1s..2s expect share of 10.0.0.1 zone a >= 10%, state of 10.0.0.1 = healthy|suspect
@@ -25,8 +28,11 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.upstreams) != 3 || !s.upstreams[2].tls || len(s.upstreams[1].faults) != 1 || len(s.steps) != 3 || len(s.files) != 1 {
+	if len(s.upstreams) != 3 || !s.upstreams[2].tls || len(s.upstreams[1].faults) != 1 || len(s.steps) != 3 || len(s.files) != 1 || len(s.changes) != 1 {
 		t.Errorf("%+v", s)
+	}
+	if c := s.changes[0]; c.name != "resolv.conf" || c.at != 5*time.Second || c.how != "rename" {
+		t.Errorf("%+v", c)
 	}
 	load := s.steps[0]
 	if !s.relative() || load.do.rate != 10 || load.do.client.size != 512 || len(load.do.zones) != 2 || load.want[0].bound.number != 1 {
@@ -49,16 +55,20 @@ func TestParseErrors(t *testing.T) {
 		{"-- script --", "-- scripts --", "x.txtar: needs"},
 		{"10.0.0.1-2,", "10.0.0.x,", "x.txtar:6: upstream"},
 		{"* from 1s drop", "* from 1s fall", "x.txtar:7:"},
-		{"at 1s", "at noon", "x.txtar:11: at"},
-		{"load 10/s", "load 10", "x.txtar:11: load"},
-		{"names 5", "names five", "x.txtar:11: load"},
-		{"during 1s..2s", "during 2s..1s", "x.txtar:12: during"},
-		{"expect share", "expect luck", "x.txtar:12:"},
-		{"state of 10.0.0.1 = ", "state of 10.0.0.1 >= ", "x.txtar:12:"},
-		{">= 10%", ">= ten", "x.txtar:12:"},
-		{"herd 5", "flock 5", "x.txtar:13: unknown word"},
-		{"x.example A tcp", "x.example A by-tcp", "x.txtar:13: herd"},
-		{"x.example A tcp", "x.example XYZ", "x.txtar:13: herd"},
+		{"* from 1s drop", "* from 1s eperm", "x.txtar:7:"},
+		{"* from 1s drop", "host from 1s drop", "x.txtar:7:"},
+		{"conf@5s rename", "conf@soon", "must be NAME@TIME"},
+		{"conf@5s rename", "conf@5s move", "rename, remove or nothing"},
+		{"at 1s", "at noon", "x.txtar:13: at"},
+		{"load 10/s", "load 10", "x.txtar:13: load"},
+		{"names 5", "names five", "x.txtar:13: load"},
+		{"during 1s..2s", "during 2s..1s", "x.txtar:14: during"},
+		{"expect share", "expect luck", "x.txtar:14:"},
+		{"state of 10.0.0.1 = ", "state of 10.0.0.1 >= ", "x.txtar:14:"},
+		{">= 10%", ">= ten", "x.txtar:14:"},
+		{"herd 5", "flock 5", "x.txtar:15: unknown word"},
+		{"x.example A tcp", "x.example A by-tcp", "x.txtar:15: herd"},
+		{"x.example A tcp", "x.example XYZ", "x.txtar:15: herd"},
 	} {
 		_, err := Parse("x.txtar", strings.Replace(sound, c.old, c.new, 1))
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -5,10 +5,8 @@ import (
 	"fmt"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/plugin"
 
 	"github.com/dnsguard/dnsguard"
-	"github.com/dnsguard/dnsguard/plugin/metrics"
 )
 
 // directive is one dnsguard directive.
@@ -24,6 +22,15 @@ func (d directive) State(to string) string {
 	return ""
 }
 
+// Inherit implements guard.
+func (d directive) Inherit(prev guard) error {
+	old, ok := prev.(directive)
+	if !ok {
+		return fmt.Errorf("%T is not a directive", prev)
+	}
+	return d.Guard.Inherit(old.Guard)
+}
+
 // newGuard makes the directive of a Corefile: one, at the moment.
 func newGuard(corefile string, env environment) (guard, error) {
 	configs, err := dnsguard.Parse(caddy.NewTestController("dns", corefile))
@@ -34,9 +41,8 @@ func newGuard(corefile string, env environment) (guard, error) {
 		return nil, errors.New("the Corefile must have one dnsguard directive")
 	}
 	g, err := dnsguard.New(configs[0], dnsguard.Env{
-		Dial: env.dial, Rand64: env.rand64,
-		Logf:    func(_ dnsguard.Level, format string, args ...any) { env.logf(format, args...) },
-		Metrics: metrics.New(env.registry, metrics.Options{Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets}),
+		Dial: env.dial, Rand64: env.rand64, Lookup: env.lookup, Metrics: env.metrics,
+		Logf: func(_ dnsguard.Level, format string, args ...any) { env.logf(format, args...) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("new: %w", err)

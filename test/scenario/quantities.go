@@ -245,7 +245,7 @@ func overTCP(v view, c *clause) float64 {
 	return float64(n)
 }
 
-func state(v view, c *clause) string { return v.world.guard.State(withPort(c.of)) }
+func state(v view, c *clause) string { return v.world.guard().State(withPort(c.of)) }
 
 // logged counts the lines that contain the argument; * is all.
 func logged(v view, c *clause) float64 {

@@ -32,7 +32,7 @@ func (s *Scenario) play(t *testing.T, isHealthy bool, base *world) *world {
 	for id := range goroutines() {
 		before[id] = true
 	}
-	w.guard.Start()
+	w.guard().Start()
 	defer w.stop(t, before)
 	for i := range s.steps {
 		st := &s.steps[i]

@@ -22,11 +22,20 @@ type upstream struct {
 //
 //	ADDRESS SERVER   (the first line with this address)
 //	ADDRESS FAULT    (all further ones)
+//	host FAULT       (of the plugin's own host)
 //
 // where an address is 10.0.0.1, 10.0.0.1:5300, 10.0.0.1-15 (a range),
 // tls://10.0.0.1, several of these joined by commas, or * for all so far.
 func (s *Scenario) parseUpstream(line string) error {
 	target, rest, _ := strings.Cut(line, " ")
+	if target == "host" {
+		f, err := fakedns.ParseFault(rest)
+		if err == nil && !f.Kind.OfHost() {
+			err = fmt.Errorf("%q is no fault of the host", rest)
+		}
+		s.host = append(s.host, f)
+		return err
+	}
 	for t := range strings.SplitSeq(target, ",") {
 		found, err := s.targets(t)
 		if err != nil {
@@ -52,6 +61,9 @@ func (s *Scenario) addUpstream(u upstream, text string, known bool) error {
 		return nil
 	}
 	f, err := fakedns.ParseFault(text)
+	if err == nil && f.Kind.OfHost() {
+		err = fmt.Errorf("%q is a fault of the host", text)
+	}
 	if err != nil {
 		return err
 	}

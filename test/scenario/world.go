@@ -4,18 +4,22 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/test/fakedns"
 )
 
@@ -23,6 +27,8 @@ import (
 type guard interface {
 	Start()
 	Stop()
+	// Inherit takes the place of another, before Start.
+	Inherit(prev guard) error
 	ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error)
 	// State returns the state of the upstream "10.0.0.1:53"; "" where there is none.
 	State(to string) string
@@ -30,10 +36,11 @@ type guard interface {
 
 // environment is what the plugin gets from the world.
 type environment struct {
-	dial     exchange.DialFunc
-	rand64   func() uint64
-	logf     func(format string, args ...any)
-	registry *prometheus.Registry
+	dial    exchange.DialFunc
+	rand64  func() uint64
+	logf    func(format string, args ...any)
+	metrics *metrics.Metrics
+	lookup  func(ctx context.Context, host string) ([]netip.Addr, time.Duration, error)
 }
 
 // world is a scenario, running.
@@ -42,8 +49,11 @@ type world struct {
 	start    time.Time
 	net      *fakedns.Net
 	servers  map[string]*fakedns.Server // by address and port
-	guard    guard
+	dir      string                     // of the files
+	env      environment
 	registry *prometheus.Registry
+	guards   atomic.Pointer[guard] // the one that is asked
+	hosts    atomic.Pointer[string]
 	episodes []episode // one for each step done
 	asked    int
 
@@ -86,26 +96,38 @@ func newWorld(t *testing.T, s *Scenario, healthy bool) (*world, error) {
 			w.net.Add(u.addr, server)
 		}
 	}
-	corefile, err := w.writeFiles(t.TempDir(), key)
+	if !healthy {
+		w.net.Host.Set(w.start, s.Seed, s.host...)
+	}
+	w.dir = t.TempDir()
+	corefile, err := w.writeFiles(key)
 	if err != nil {
 		return nil, err
 	}
-	w.guard, err = newGuard(corefile, environment{
-		dial: w.net.Dial, rand64: random(s.Seed), logf: w.logf, registry: w.registry,
-	})
+	w.env = environment{
+		dial: w.net.Dial, rand64: random(s.Seed), logf: w.logf, lookup: w.lookup,
+		metrics: metrics.New(w.registry, metrics.Options{Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets}),
+	}
+	if err := w.schedule(s.changes, healthy); err != nil {
+		return nil, err
+	}
+	g, err := newGuard(corefile, w.env)
+	w.guards.Store(&g)
 	return w, err
 }
 
+func (w *world) guard() guard { return *w.guards.Load() }
+
 // writeFiles writes the sections that are files, and ca.pem, and returns the
 // Corefile with $DIR replaced.
-func (w *world) writeFiles(dir string, key *fakedns.CA) (string, error) {
+func (w *world) writeFiles(key *fakedns.CA) (string, error) {
 	files := append([]section{{name: "ca.pem", text: string(key.PEM())}}, w.scenario.files...)
 	for _, f := range files {
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(f.name)), []byte(f.text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(w.dir, filepath.Base(f.name)), []byte(f.text), 0o600); err != nil {
 			return "", err
 		}
 	}
-	return strings.ReplaceAll(w.scenario.corefile, "$DIR", dir), nil
+	return strings.ReplaceAll(w.scenario.corefile, "$DIR", w.dir), nil
 }
 
 // random returns a source of bits that is the same in each run.
@@ -143,7 +165,7 @@ func (w *world) showLog(t *testing.T) {
 func (w *world) stop(t *testing.T, before map[string]bool) {
 	t.Helper()
 	w.showLog(t)
-	w.guard.Stop()
+	w.guard().Stop()
 	synctest.Wait()
 	for _, c := range w.net.Open() {
 		t.Errorf("%s: after Stop: socket left open: %s", w.scenario.File, c)
