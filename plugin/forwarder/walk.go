@@ -104,6 +104,9 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 		}
 		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotReady, Text: w.f.cfg.Empty()})
 	}
+	if w.allEjected() {
+		w.f.cfg.Observer.AllEjected()
+	}
 	if w.order[0].Rank == selector.Out && w.f.cfg.Failfast {
 		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNetworkError, Text: "all upstreams are ejected"})
 	}
@@ -170,6 +173,15 @@ func (f *Forwarder) allowed(name string) zones.Set {
 }
 
 func (w *walk) up(i int) *upstream.Upstream { return w.f.cfg.Upstreams[i] }
+
+func (w *walk) allEjected() bool {
+	for _, c := range w.order {
+		if w.up(c.Index).State() != upstream.Ejected {
+			return false
+		}
+	}
+	return true
+}
 
 func (w *walk) allDead(now time.Time) bool {
 	for _, c := range w.order {
