@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/coredns/coredns/plugin/test"
 	"github.com/prometheus/client_golang/prometheus"
@@ -177,6 +179,78 @@ func TestDisputeCounted(t *testing.T) {
 		t.Errorf("disputed %v, want %v", by, want)
 	}
 	wantSeries(t, reg, "credibility_entries", map[string]float64{"zone": 1, "name": 1})
+}
+
+// TestReloadsCounted holds what each reload of a file and of a host name counts as, and that the counts go with those who follow them.
+func TestReloadsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg, counting := countingEnv()
+		s := surround(t, "192.0.2.1", "192.0.2.2")
+		env := s.env()
+		env.Metrics = counting.Metrics
+		start := func() *Guard {
+			g, err := New(mustParse(t, "dnsguard . 192.0.2.1 "+resolvConfPath+" dns.example\n"), env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.Start()
+			time.Sleep(10 * time.Millisecond)
+			return g
+		}
+		want := make(map[string]float64)
+		check := func(when string, failing ...string) {
+			t.Helper()
+			wantFailing := make(map[string]float64)
+			for _, f := range failing {
+				wantFailing[f] = 1
+			}
+			if got := series(t, reg, "list_reloads_total"); !maps.Equal(got, want) {
+				t.Errorf("%s: %v, want %v", when, got, want)
+			}
+			if got := series(t, reg, "list_failing"); !maps.Equal(got, wantFailing) {
+				t.Errorf("%s: failing %v, want %v", when, got, wantFailing)
+			}
+		}
+		later := func() { time.Sleep(10 * time.Second); synctest.Wait() }
+
+		s.resolve("dns.example", "192.0.2.1 5s")
+		g := start()
+		want["missing "+resolvConfPath] = 1
+		check("the file is missing at the start", resolvConfPath)
+		later()
+		check("and later", resolvConfPath)
+		s.write(resolvConfPath, "nameserver 192.0.2.1\n")
+		later()
+		want["changed "+resolvConfPath] = 1
+		check("the file is there")
+		s.write(resolvConfPath, "search example.org\n")
+		later()
+		want["empty "+resolvConfPath] = 1
+		check("the file is empty", resolvConfPath)
+		s.write(resolvConfPath, "nameserver 192.0.2.1\n")
+		later()
+		check("the file is as it was")
+		s.write(resolvConfPath, "nameserver 192.0.2.2\n")
+		later()
+		want["changed "+resolvConfPath] = 2
+		check("the file is another")
+		s.resolve("dns.example", "192.0.2.1 192.0.2.2 5s")
+		later()
+		want["changed dns.example"] = 1
+		check("the host name has one more address")
+		second := start() // of another directive
+		g.Stop()
+		check("one of two has stopped")
+		s.resolve("dns.example", "")
+		later()
+		if n := series(t, reg, "list_reloads_total")["lookup dns.example"]; n < 2 || n > 5 {
+			t.Errorf("%v failed lookups in ten seconds", n)
+		}
+		wantSeries(t, reg, "list_failing", map[string]float64{"dns.example": 1})
+		second.Stop()
+		want = map[string]float64{}
+		check("both have stopped")
+	})
 }
 
 // TestSeriesOfPools holds that the series of an upstream are there as long as a pool has it, and that a pool which never served leaves none.

@@ -46,7 +46,7 @@ func newCollector(namespace string) *collector {
 		sockets:     desc("open_sockets", "Gauge of open sockets per upstream and protocol.", "to", "proto"),
 		credibility: desc("credibility_entries", "Gauge of what is remembered of who is right: zones and single names.", "kind"),
 		inFlight:    desc("in_flight_queries", "Gauge of queries of clients in flight."),
-		listFailing: desc("list_failing", "Gauge that is 1 while the last good list of a source stands in because its last reload failed, else 0.", "source"),
+		listFailing: desc("list_failing", "Gauge that is 1 while the last good list of a source stands in because it cannot be read or looked up, else 0.", "source"),
 		pools:       make(map[*Pool]struct{}),
 	}
 }

@@ -19,7 +19,6 @@ const (
 	ListMissing                      // the file is not there
 	ListUnreadable                   // the file cannot be read, or not be parsed
 	ListEmpty                        // it names no upstream
-	ListTooMany                      // it names more than a pool can hold
 	ListLookup                       // the host name cannot be resolved
 
 	listResults
@@ -27,7 +26,7 @@ const (
 
 var listResultNames = [listResults]string{
 	ListUnchanged: "unchanged", ListChanged: "changed", ListMissing: "missing", ListUnreadable: "unreadable",
-	ListEmpty: "empty", ListTooMany: "too_many", ListLookup: "lookup",
+	ListEmpty: "empty", ListLookup: "lookup",
 }
 
 // String returns the value of the metric label.

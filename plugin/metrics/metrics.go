@@ -84,7 +84,7 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 		coalesced:  counter("coalesced_queries_total", "Counter of queries that waited for the answer to an equal one.").WithLabelValues(),
 		rejects:    counter("max_concurrent_rejects_total", "Counter of queries refused because too many were in flight.").WithLabelValues(),
 		allEjected: counter("all_ejected_queries_total", "Counter of queries that came while all upstreams were ejected.").WithLabelValues(),
-		lists:      counter("list_reloads_total", "Counter of reloads of a list of upstreams that changed it, or failed, per source and result.", "source", "result"),
+		lists:      counter("list_reloads_total", "Counter of times that a list of upstreams was read or looked up and had changed, or that this failed, per source and result.", "source", "result"),
 		collector:  newCollector(o.Namespace),
 		void:       newVoid(),
 		upstreams:  make(map[string]*series),
