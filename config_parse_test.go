@@ -25,7 +25,7 @@ func parseText(text string) ([]Config, error) {
 }
 
 // mustParse parses one stanza.
-func mustParse(t *testing.T, text string) Config {
+func mustParse(t testing.TB, text string) Config {
 	t.Helper()
 	configs, err := parseText(text)
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
 	"github.com/dnsguard/dnsguard/plugin/explain"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 )
 
@@ -67,15 +68,16 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
 	if rcode, unsupported := dnsmsg.Unsupported(r); unsupported {
+		g.env.Metrics.Query(metrics.Unsupported)
 		return g.write(w, dnsmsg.Failure(r, rcode, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotSupported, Text: "not forwarded"}))
 	}
 	if over := g.enter(); over {
-		g.env.Metrics.Rejected()
+		g.env.Metrics.Query(metrics.Rejected)
 		return g.write(w, dnsmsg.Failure(r, dns.RcodeRefused, dnsmsg.EDE{
 			Code: dns.ExtendedErrorCodeProhibited, Text: "too many queries in flight",
 		}))
 	}
-	defer g.leave()
+	defer g.inFlight.Add(-1)
 
 	req := forwarder.Request{Name: r.Question[0].Name}
 	options := ""
@@ -86,11 +88,14 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	a := g.forward(ctx, &req)
 	if a.Msg == nil && (ctx.Err() != nil || a.Kind == outcome.Cancelled) {
 		// Nobody waits. To write a failure would leave it in the cache for others.
+		g.env.Metrics.Query(metrics.Cancelled)
 		return dns.RcodeServerFailure, errCancelled
 	}
 	if g.passOn(a) {
+		g.env.Metrics.Query(metrics.PassedOn)
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
+	g.env.Metrics.Query(resultOf(a))
 	return g.write(w, g.reply(a, r))
 }
 
@@ -105,6 +110,20 @@ func (g *Guard) forward(ctx context.Context, r *forwarder.Request) forwarder.Ans
 	return p.forwarder.Forward(ctx, r)
 }
 
+// resultOf returns what an answer is counted as.
+func resultOf(a forwarder.Answer) metrics.QueryResult {
+	switch {
+	case a.Malformed:
+		return metrics.Unsupported
+	case a.Msg == nil:
+		return metrics.Unanswered
+	case a.Kind == outcome.OK || a.Kind == outcome.Truncated || a.Kind.Denied():
+		return metrics.Answered
+	default:
+		return metrics.Failed
+	}
+}
+
 // enter counts a query in, and reports whether it is one too many.
 func (g *Guard) enter() (over bool) {
 	n := g.inFlight.Add(1)
@@ -112,13 +131,7 @@ func (g *Guard) enter() (over bool) {
 		g.inFlight.Add(-1)
 		return true
 	}
-	g.env.Metrics.InFlight(1)
 	return false
-}
-
-func (g *Guard) leave() {
-	g.inFlight.Add(-1)
-	g.env.Metrics.InFlight(-1)
 }
 
 // matches reports whether queries for name are this directive's.

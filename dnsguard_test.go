@@ -63,7 +63,7 @@ func code(rcode int) func(m, q *dns.Msg) {
 }
 
 // guard returns the Guard of a stanza, which is stopped when the test ends.
-func guard(t *testing.T, env Env, from string, upstream string, options ...string) *Guard {
+func guard(t testing.TB, env Env, from string, upstream string, options ...string) *Guard {
 	t.Helper()
 	g, err := New(mustParse(t, fmt.Sprintf("dnsguard %s %s {\n%s\n}\n", from, upstream, strings.Join(options, "\n"))), env)
 	if err != nil {

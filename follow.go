@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/plugin/resolvconf"
 )
 
@@ -24,7 +26,6 @@ type follower struct {
 
 	mu      sync.Mutex
 	sources []source // by TO
-	started bool     // changes are to be followed from now on
 }
 
 // Endpoint is one upstream server that a TO argument stands for.
@@ -45,6 +46,7 @@ type source struct {
 	to    To
 	addrs []netip.AddrPort // the last good ones
 	err   error            // why there are none, or not the newest; nil: all is well
+	count *metrics.Source  // of reloads; nil for an address, and before changes are followed
 }
 
 // newFollower returns a follower that has read the files, and looked nothing up.
@@ -105,9 +107,7 @@ const firstWait = 3 * time.Second
 // start follows the lists until ctx ends. It returns when there is an upstream,
 // or all host names have been looked up once, or firstWait is over.
 func (f *follower) start(ctx context.Context, wg *sync.WaitGroup) {
-	f.mu.Lock()
-	f.started = true
-	f.mu.Unlock()
+	wg.Go(f.counting(ctx))
 	f.g.follow() // what has changed since New
 	for _, w := range f.watchers {
 		wg.Go(func() { w.Run(ctx) })
@@ -195,16 +195,21 @@ func (f *follower) found(i int, ips []netip.Addr, err error) {
 func (f *follower) good(i int, addrs []netip.AddrPort) {
 	f.mu.Lock()
 	s := &f.sources[i]
-	was := s.err
-	if slices.Equal(s.addrs, addrs) && was == nil {
+	was, same := s.err, slices.Equal(s.addrs, addrs)
+	if same && was == nil {
 		f.mu.Unlock()
 		return
 	}
 	s.addrs, s.err = addrs, nil
-	started := f.started
+	count := s.count
 	f.mu.Unlock()
-	if !started {
+	if count == nil { // nothing is followed yet
 		return
+	}
+	if same || errors.Is(was, errNotYet) {
+		count.Listed(metrics.ListUnchanged)
+	} else {
+		count.Listed(metrics.ListChanged)
 	}
 	if was != nil && !errors.Is(was, errNotYet) {
 		f.g.env.Logf(LevelInfo, "%s is well again: %s", s.to.Text, joined(addrs))
@@ -218,14 +223,55 @@ func (f *follower) bad(i int, err error) {
 	s := &f.sources[i]
 	known := s.err != nil && s.err.Error() == err.Error()
 	s.err = err
-	kept := s.addrs
+	kept, count := s.addrs, s.count
 	f.mu.Unlock()
+	if count != nil {
+		count.Listed(s.to.failure(err))
+	}
 	switch {
 	case known:
 	case len(kept) > 0:
 		f.g.env.Logf(LevelWarning, "%s: %v; going on with %s", s.to.Text, err, joined(kept))
 	default:
 		f.g.env.Logf(LevelWarning, "%s: %v; no upstreams from there until that is mended", s.to.Text, err)
+	}
+}
+
+// counting makes reloads count, and returns what ends that with ctx.
+func (f *follower) counting(ctx context.Context) (end func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var counts []*metrics.Source
+	for i := range f.sources {
+		s := &f.sources[i]
+		if s.to.Addr.IsValid() {
+			continue
+		}
+		s.count = f.g.env.Metrics.Source(s.to.Text)
+		counts = append(counts, s.count)
+		if s.err != nil && !errors.Is(s.err, errNotYet) {
+			s.count.Listed(s.to.failure(s.err))
+		}
+	}
+	return func() {
+		<-ctx.Done()
+		for _, c := range counts {
+			c.Close()
+		}
+	}
+}
+
+// failure returns what an error of reading a file, or of looking up a host name, counts as.
+func (to *To) failure(err error) metrics.ListResult {
+	switch {
+	case to.Host != "":
+		return metrics.ListLookup
+	case errors.Is(err, fs.ErrNotExist):
+		return metrics.ListMissing
+	case errors.Is(err, resolvconf.ErrEmpty):
+		return metrics.ListEmpty
+	default:
+		return metrics.ListUnreadable
 	}
 }
 

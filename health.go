@@ -12,6 +12,7 @@ import (
 	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/plugin/resolvconf"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
+	"github.com/dnsguard/dnsguard/plugin/zones"
 )
 
 // Env is what comes from outside: the network, chance, and where to tell what
@@ -140,7 +141,7 @@ type running struct {
 // Start begins to look after the pool.
 func (g *Guard) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{cancel: cancel, untrack: g.env.Metrics.Track(g.Snapshot)}
+	r := &running{cancel: cancel, untrack: g.env.Metrics.Track(g)}
 	r.probing = g.pool.Load().probing()
 	g.running = r
 	g.follower.start(ctx, &r.wg)
@@ -193,6 +194,12 @@ func (g *Guard) rest() {
 		g.running = nil
 	}
 }
+
+// Zones returns the sizes of what is known of zones.
+func (g *Guard) Zones() zones.Stats { return g.pool.Load().forwarder.Zones() }
+
+// InFlight returns the number of client queries in flight.
+func (g *Guard) InFlight() int64 { return g.inFlight.Load() }
 
 // Snapshot returns what is known of each upstream, in the order of the pool.
 func (g *Guard) Snapshot() []upstream.Snapshot {

@@ -208,7 +208,7 @@ func (g *Guard) newLink(e Endpoint) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", e.Source, err)
 	}
-	return &link{Shared: exchange.Share(x), way: wayTo(cfg, e), counts: counts}, nil
+	return &link{Shared: exchange.Share(countedLink{x, counts}), way: wayTo(cfg, e), counts: counts}, nil
 }
 
 // observer counts attempts and logs changes of state, and faults of this host.
@@ -217,7 +217,22 @@ type observer struct {
 	log *stateLog
 }
 
-func (o observer) State(c upstream.Change) { o.log.state(time.Now(), c) }
+func (o observer) State(c upstream.Change) {
+	o.Upstream.State(c)
+	o.log.state(time.Now(), c)
+}
+
+// countedLink is an exchanger whose counters end with it.
+type countedLink struct {
+	exchange.Exchanger
+	counts *metrics.Upstream
+}
+
+// Close implements exchange.Exchanger.
+func (c countedLink) Close() {
+	c.Exchanger.Close()
+	c.counts.Close() // only now, when there is nothing more to tell
+}
 
 func (o observer) Local(err error) { o.log.local(time.Now(), err) }
 

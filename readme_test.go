@@ -14,6 +14,7 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
 	"github.com/prometheus/client_golang/prometheus"
 
 	_ "github.com/coredns/coredns/plugin/bind" // those that Corefiles of the documentation may use
@@ -31,8 +32,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/rewrite"
 	_ "github.com/coredns/coredns/plugin/template"
 
+	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
 	"github.com/dnsguard/dnsguard/plugin/selector"
+	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
 
 const (
@@ -268,15 +272,15 @@ func TestReadmeMetrics(t *testing.T) {
 	metrics.New(have, metrics.Options{Namespace: "coredns"})
 	text := readFile(t, readme)
 	listed := make(map[string]string)
-	for _, m := range regexp.MustCompile("(?m)^\\* `(coredns_dnsguard_\\w+)\\{([^}]*)\\}` - ").FindAllStringSubmatch(section(t, text, "## Metrics"), -1) {
-		listed[m[1]] = m[2]
+	for _, m := range regexp.MustCompile("(?m)^\\* `(coredns_\\w+)\\{([^}]*)\\}` - ").FindAllStringSubmatch(section(t, text, "## Metrics"), -1) {
+		listed[m[1]] = strings.ReplaceAll(m[2], `="dnsguard"`, "")
 	}
 	if len(have) == 0 || !maps.Equal(listed, have) {
 		t.Errorf("%s lists\n%v\nand plugin/metrics declares\n%v", readme, listed, have)
 	}
 	for _, doc := range []string{readme, migration} {
 		for _, name := range regexp.MustCompile(`coredns_dnsguard_\w+`).FindAllString(readFile(t, doc), -1) {
-			if _, ok := have[name]; !ok {
+			if _, ok := have[regexp.MustCompile(`_(bucket|count|sum)$`).ReplaceAllString(name, "")]; !ok {
 				t.Errorf("%s names %s, which there is not", doc, name)
 			}
 		}
@@ -313,6 +317,34 @@ func TestReadmeExplain(t *testing.T) {
 		if !strings.Contains(text, "`"+r.String()+"`") {
 			t.Errorf("%s lacks the rank %s", readme, r)
 		}
+	}
+}
+
+// TestMigrationMetrics holds that the migration guide has each metric that
+// forward and its proxies declare in this version of CoreDNS, with what stands for it.
+func TestMigrationMetrics(t *testing.T) {
+	u := metrics.OfProcess(metrics.Options{Namespace: plugin.Namespace}).Upstream("192.0.2.1:53")
+	defer u.Close()
+	u.Attempt(upstream.End{Kind: outcome.OK})
+	u.Attempt(upstream.End{Kind: outcome.Timeout, Rcode: -1, Probe: true})
+	u.Conn(exchange.TCP, true)
+	u.Conn(exchange.TCP, false)
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	guide, n := section(t, readFile(t, migration), "## Metrics"), 0
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "coredns_forward_") && !strings.HasPrefix(f.GetName(), "coredns_proxy_") {
+			continue
+		}
+		n++
+		if row := regexp.MustCompile("(?m)^\\| `" + f.GetName() + "[`{].*\\| `coredns_(dnsguard|proxy)_"); !row.MatchString(guide) {
+			t.Errorf("%s has no row for %s", migration, f.GetName())
+		}
+	}
+	if n < 6 {
+		t.Errorf("%d metrics of forward found", n)
 	}
 }
 

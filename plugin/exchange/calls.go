@@ -58,6 +58,7 @@ func (c *calls) start(q *Query, opt Options, sink Sink) Handle {
 		return refuse(sink, c.proto, outcome.Cancelled, c.cfg.about(c.proto, errClosed))
 	case c.running >= maxCalls:
 		c.mu.Unlock()
+		c.cfg.tellFault(errNoConn)
 		return refuse(sink, c.proto, outcome.Local, c.cfg.about(c.proto, errNoConn))
 	}
 	c.running++

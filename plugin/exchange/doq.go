@@ -94,6 +94,7 @@ func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
 	switch {
 	case err != nil:
 		r.Kind, r.Err = doqKind(err), err
+		d.calls.cfg.tellFault(err)
 	case !repeatsQuestion(ret, m):
 		r.Kind, r.Err = outcome.Mismatched, errOtherQuestion
 	default:

@@ -117,6 +117,8 @@ type Events interface {
 	Sockets(p Proto, n int)
 	// Conn: a connection of a stream transport was needed; reused says whether an open one could be taken.
 	Conn(p Proto, reused bool)
+	// Fault: this host, not the upstream, made a dial, a read or a write fail.
+	Fault(f outcome.Fault)
 }
 
 // Config is what an Exchanger needs to know.

@@ -23,6 +23,23 @@ type counts struct {
 	sockets                   [ProtoCount]atomic.Int64
 	opened                    [ProtoCount]atomic.Int64
 	reusedConns, dialledConns atomic.Int64
+	faults                    [outcome.FaultCount]atomic.Int64
+}
+
+func (c *counts) Fault(f outcome.Fault) { c.faults[f].Add(1) }
+
+// wantFaults fails a test where other faults than n of the one kind were told.
+func (c *counts) wantFaults(t testing.TB, f outcome.Fault, n int64) {
+	t.Helper()
+	for k := range outcome.FaultCount {
+		want := int64(0)
+		if k == f {
+			want = n
+		}
+		if got := c.faults[k].Load(); got != want {
+			t.Errorf("told %d times of a fault of %s, want %d", got, k, want)
+		}
+	}
 }
 
 func (c *counts) Mismatched() { c.mismatched.Add(1) }

@@ -1,8 +1,11 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
@@ -23,6 +26,7 @@ func New(cfg Config) (Exchanger, error) {
 	if cfg.ConnectTimeout <= 0 {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
+	cfg.Dial = cfg.tellingDial()
 	switch cfg.Transport {
 	case "dns":
 		return &plain{udp: newUDPPool(&cfg), tcp: newStreamPool(&cfg, TCP, dialTCP(&cfg))}, nil
@@ -50,6 +54,27 @@ func (c *Config) validate() error {
 		return fmt.Errorf("exchange: expire %v: must be more than 0", c.Expire)
 	}
 	return nil
+}
+
+// tellingDial returns the dial function, which tells of the faults of this host
+// as well, also where an exchange can do without the new socket.
+func (c *Config) tellingDial() DialFunc {
+	dial := c.Dial
+	return func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			c.tellFault(err)
+		}
+		return conn, err
+	}
+}
+
+// tellFault tells of an error that is a fault of this host. It is not called
+// for errors of Dial, which have been told.
+func (c *Config) tellFault(err error) {
+	if f := outcome.FaultOf(err); f != outcome.NoFault {
+		c.Events.Fault(f)
+	}
 }
 
 // plain is DNS without encryption: UDP, and TCP where it is asked for.

@@ -24,8 +24,8 @@ const (
 )
 
 var (
-	errNoConn  = errors.New("all connections are in use")
-	errStalled = errors.New("the connection stalled")
+	errNoConn  error = outcome.LimitError("all connections are in use")
+	errStalled       = errors.New("the connection stalled")
 )
 
 // streamPool sends queries over pipelined connections (RFC 7766, section
@@ -185,10 +185,14 @@ func (p *streamPool) Start(q *Query, opt Options, sink Sink) Handle {
 		p.mu.Unlock()
 		return refuse(sink, p.proto, outcome.Cancelled, p.cfg.about(p.proto, errClosed))
 	}
-	if !p.placeLocked(f, p.now(), opt.Fresh) && !p.queueLocked(f) {
+	full := !p.placeLocked(f, p.now(), opt.Fresh) && !p.queueLocked(f)
+	if full {
 		p.tellLocked(f, outcome.Local, nil, p.cfg.about(p.proto, errNoConn))
 	}
 	p.unlock()
+	if full {
+		p.cfg.tellFault(errNoConn)
+	}
 	return f
 }
 

@@ -38,6 +38,7 @@ func (c *streamConn) write() {
 // it, replies may be there that it had sent before: the reader takes those, and
 // ends the connection.
 func (c *streamConn) writeFailed(err error) {
+	c.pool.cfg.tellFault(err)
 	switch kind := outcome.FromError(err); kind {
 	case outcome.ConnReset:
 		c.pool.mu.Lock()

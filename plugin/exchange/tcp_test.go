@@ -255,7 +255,7 @@ func TestTCPGarbage(t *testing.T) {
 // TestTCPStalled: a peer that neither reads nor writes blocks nobody, and new
 // queries do not wait for its connection.
 func TestTCPStalled(t *testing.T) {
-	inPipes(t, nil, func(t *testing.T, x *streamPool, n *pipeNet, _ *counts) {
+	inPipes(t, nil, func(t *testing.T, x *streamPool, n *pipeNet, ev *counts) {
 		var handles []Handle
 		sinks := make([]chanSink, maxConns*maxDepth+maxQueue)
 		for i := range sinks {
@@ -265,6 +265,7 @@ func TestTCPStalled(t *testing.T) {
 		last := newSink()
 		x.Start(query("www.example.org"), Options{}, last)
 		wantKind(t, last.wait(t), outcome.Local)
+		ev.wantFaults(t, outcome.FaultLimit, 1)
 		for _, s := range sinks {
 			s.none(t)
 		}

@@ -28,7 +28,7 @@ const (
 	retryOpen = 20 * time.Millisecond // how long the pool makes do with what it has after a failed dial
 )
 
-var errNoSocket = errors.New("all sockets are in use")
+var errNoSocket error = outcome.LimitError("all sockets are in use")
 
 // udpPool sends queries to one address over a rotating pool of connected
 // sockets, whose ports the kernel has drawn (RFC 5452, section 9.2).
@@ -72,7 +72,7 @@ func (p *udpPool) Start(q *Query, opt Options, sink Sink) Handle {
 		case errors.Is(err, errClosed):
 			kind = outcome.Cancelled
 		case errors.Is(err, errNoSocket):
-			kind = outcome.Local
+			p.cfg.tellFault(err)
 		}
 		return refuse(sink, UDP, kind, p.cfg.about(UDP, err))
 	}

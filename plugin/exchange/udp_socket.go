@@ -106,6 +106,7 @@ func (s *udpSocket) send(f *udpFlight, q *Query, noEDNS bool) {
 	switch kind {
 	case outcome.Local, outcome.Cancelled:
 		// This datagram alone, or the socket was closed and all have been told.
+		s.pool.cfg.tellFault(err)
 		s.endOne(f, kind, wrapped)
 	default:
 		s.fail(kind, wrapped)
@@ -255,5 +256,6 @@ func (s *udpSocket) failed(err error) {
 		s.fail(outcome.Cancelled, s.pool.cfg.about(UDP, err))
 		return
 	}
+	s.pool.cfg.tellFault(err)
 	s.fail(outcome.FromError(err), s.pool.cfg.about(UDP, err))
 }

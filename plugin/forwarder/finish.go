@@ -87,7 +87,7 @@ func (f *Forwarder) afterthought(key dnsmsg.Key, by *upstream.Attempt, k outcome
 		f.table.DisputedType()
 	default:
 		f.table.Disputed(now, key.Name, a.Index, zones.Of(by.Index), 0)
-		f.cfg.Observer.Disputed()
+		f.cfg.Observer.Disputed(by.Upstream.To())
 	}
 }
 
@@ -100,7 +100,7 @@ func (f *Forwarder) afterAnswer(now time.Time, key dnsmsg.Key, by, a *upstream.A
 		f.table.DisputedType()
 	case k.Denied():
 		f.table.Disputed(now, key.Name, by.Index, zones.Of(a.Index), 0)
-		f.cfg.Observer.Disputed()
+		f.cfg.Observer.Disputed(a.Upstream.To())
 	case k == outcome.Refused:
 		f.table.Disputed(now, key.Name, by.Index, 0, zones.Of(a.Index))
 	case k != outcome.Truncated:

@@ -82,8 +82,12 @@ type PrivateZone struct {
 // concurrently and must not block.
 type Observer interface {
 	Hedge(HedgeEvent)
-	Disputed()
+	// Disputed: another upstream contradicted a denial by this one.
+	Disputed(to string)
+	// Coalesced: a query waits for the answer to an equal one.
 	Coalesced()
+	// AllEjected: a query came while all the upstreams that may be asked were ejected.
+	AllEjected()
 }
 
 // HedgeEvent is what became of a hedge.

@@ -81,8 +81,10 @@ func (f *Forwarder) contradicted(now time.Time, name string, a *upstream.Attempt
 
 func (w *walk) disputed(now time.Time, winner int) {
 	denied := w.denied &^ zones.Of(winner)
-	if denied != 0 {
-		w.f.cfg.Observer.Disputed()
+	for i, u := range w.f.cfg.Upstreams {
+		if denied.Has(i) {
+			w.f.cfg.Observer.Disputed(u.To())
+		}
 	}
 	if w.typed != 0 && !address(w.req.Key.Type) {
 		w.f.table.DisputedType()

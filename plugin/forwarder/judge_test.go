@@ -55,8 +55,12 @@ func TestDenial(t *testing.T) {
 						t.Errorf("upstream %d was asked %d times, want at most %d", i, n, tc.most[i])
 					}
 				}
-				if wantDisputed := tc.want == outcome.OK; (r.disputed > 0) != wantDisputed {
-					t.Errorf("%d disputes", r.disputed)
+				wantDisputed := 0
+				if tc.want == outcome.OK {
+					wantDisputed = len(tc.does) - 1 // all that are asked before the one that answers deny
+				}
+				if r.disputed != wantDisputed || r.deniers[to(tc.by)] != 0 {
+					t.Errorf("%d disputes (%v), want %d, none of the winner's denials", r.disputed, r.deniers, wantDisputed)
 				}
 			}, tc.does...)
 		})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
 	"github.com/dnsguard/dnsguard/plugin/selector"
+	"github.com/dnsguard/dnsguard/plugin/upstream"
 	"github.com/dnsguard/dnsguard/plugin/zones"
 )
 
@@ -70,6 +71,16 @@ func (f *Forwarder) prospect(now time.Time, order []selector.Candidate) Prospect
 		return AllDead
 	}
 	return Hopeful
+}
+
+// allEjected reports whether there is no upstream in the order but ejected ones.
+func (f *Forwarder) allEjected(order []selector.Candidate) bool {
+	for _, c := range order {
+		if f.cfg.Upstreams[c.Index].State() != upstream.Ejected {
+			return false
+		}
+	}
+	return len(order) > 0
 }
 
 func (f *Forwarder) allDead(now time.Time, order []selector.Candidate) bool {

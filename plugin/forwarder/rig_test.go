@@ -173,17 +173,30 @@ type rig struct {
 	mu                  sync.Mutex
 	hedges              [3]int
 	disputed, coalesced int
+	deniers             map[string]int // disputed, by whose denial it was
+	allEjected          int
 }
 
 func (r *rig) Hedge(e HedgeEvent) { r.mu.Lock(); r.hedges[e]++; r.mu.Unlock() }
-func (r *rig) Disputed()          { r.mu.Lock(); r.disputed++; r.mu.Unlock() }
 func (r *rig) Coalesced()         { r.mu.Lock(); r.coalesced++; r.mu.Unlock() }
+func (r *rig) AllEjected()        { r.mu.Lock(); r.allEjected++; r.mu.Unlock() }
+
+func (r *rig) Disputed(to string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.disputed++
+	if r.deniers == nil {
+		r.deniers = make(map[string]int)
+	}
+	r.deniers[to]++
+}
 
 type nobody struct{}
 
-func (nobody) Attempt(outcome.Kind, exchange.Proto, int, time.Duration) {}
-func (nobody) State(upstream.Change)                                    {}
-func (nobody) Local(error)                                              {}
+func (nobody) Attempt(upstream.End)  {}
+func (nobody) Late(time.Duration)    {}
+func (nobody) State(upstream.Change) {}
+func (nobody) Local(error)           {}
 
 // inBubble runs f under synctest with a forwarder whose upstreams are asked in their order, and have answered ten queries in 10 ms each.
 func inBubble(t *testing.T, change func(c *Config), f func(t *testing.T, r *rig), does ...behaviour) {

@@ -101,6 +101,9 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	w.f.trials.Earn()
 	w.f.rescues.Earn()
 	w.rank(now)
+	if w.f.allEjected(w.order) {
+		w.f.cfg.Observer.AllEjected()
+	}
 	switch w.f.prospect(now, w.order) {
 	case Hopeful:
 	case NoUpstream:

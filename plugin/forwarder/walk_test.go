@@ -174,10 +174,28 @@ func TestFailfast(t *testing.T) {
 			time.Sleep(2 * ms)
 		}
 		r.counts()
+		if r.allEjected != 0 {
+			t.Errorf("%d queries while all were ejected, before they were", r.allEjected)
+		}
 		if a, took := r.ask(request("www.example.org.")); a.Msg != nil || took != 0 || r.counts()[0] != 0 || a.EDE.Text == "" {
 			t.Errorf("%+v after %s, want a failure at once", a, took)
 		}
+		if r.allEjected != 1 {
+			t.Errorf("%d queries while all were ejected, want 1", r.allEjected)
+		}
 	}, says(outcome.ConnRefused, 0))
+}
+
+// TestSomeEjected holds that queries are not counted as those without an upstream while one is left.
+func TestSomeEjected(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		for i := range 20 {
+			r.ask(request(fmt.Sprintf("n%d.example.org.", i)))
+		}
+		if s := r.ups[0].State(); s != upstream.Ejected || r.allEjected != 0 {
+			t.Errorf("%s, %d queries while all were ejected", s, r.allEjected)
+		}
+	}, says(outcome.ConnRefused, 0), good)
 }
 
 // TestHedge holds when a late query is sent once more.

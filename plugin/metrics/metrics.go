@@ -1,24 +1,21 @@
 // Package metrics counts what happens, for Prometheus.
 //
 // All of a process's pools share one Metrics. What happens often is counted
-// through counters that are looked up once per upstream; what is a state is
-// read from snapshots at the time of the scrape (collector.go), so that
-// nothing remains of an upstream that is gone.
+// through counters that are looked up once per upstream (upstream.go); what is
+// a state is read at the time of the scrape (collector.go). Series of an
+// upstream, or of a list of upstreams (list.go), go when nobody has it any
+// more. compat.go feeds the metrics that dashboards for forward look at.
 //
 // All methods may be called concurrently.
 package metrics
 
 import (
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 )
@@ -32,18 +29,30 @@ type Options struct {
 
 const subsystem = "dnsguard"
 
+// Native histograms are bounded: an upstream's round trips may be of any length.
+const (
+	nativeBuckets = 160
+	nativeReset   = time.Hour // the least between two resets for too many buckets
+)
+
 // Metrics are all the metrics. Make them with New.
 type Metrics struct {
-	attempts   *prometheus.CounterVec
-	duration   *prometheus.HistogramVec
-	mismatched *prometheus.CounterVec
-	conns      *prometheus.CounterVec
+	vecs    // per upstream
+	proxies // the same for forward's dashboards
+
+	queries    [queryResults]prometheus.Counter
 	hedges     [3]prometheus.Counter
-	disputed   prometheus.Counter
+	faults     [outcome.FaultCount]prometheus.Counter
 	coalesced  prometheus.Counter
 	rejects    prometheus.Counter
-	inFlight   prometheus.Gauge
+	allEjected prometheus.Counter
+	lists      *prometheus.CounterVec
 	collector  *collector
+	void       void
+
+	mu        sync.Mutex
+	upstreams map[string]*series
+	sources   map[string]*source
 }
 
 // New declares the metrics with reg.
@@ -52,28 +61,45 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return with.NewCounterVec(prometheus.CounterOpts{Namespace: o.Namespace, Subsystem: subsystem, Name: name, Help: help}, labels)
 	}
+	queries := counter("queries_total", "Counter of queries of clients, by what became of them.", "result")
 	hedges := counter("hedges_total", "Counter of further attempts because one was late: sent, won (answered first), denied (over the budget).", "event")
+	faults := counter("local_errors_total", "Counter of dials, writes and reads that failed for want of something on this host.", "kind")
 	m := &Metrics{
-		attempts: counter("attempts_total", "Counter of attempts per upstream, protocol and outcome.", "to", "proto", "outcome"),
-		duration: with.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: o.Namespace, Subsystem: subsystem, Name: "request_duration_seconds",
-			Help:    "Histogram of the time upstreams took to reply, per upstream and response code.",
-			Buckets: o.Buckets, NativeHistogramBucketFactor: o.NativeFactor,
-		}, []string{"to", "rcode"}),
-		mismatched: counter("mismatched_replies_total", "Counter of packets of an upstream that belong to no query.", "to"),
-		conns:      counter("connections_total", "Counter of connections needed per upstream and protocol: reused or dialed.", "to", "proto", "how"),
-		hedges: [3]prometheus.Counter{
-			forwarder.HedgeSent: hedges.WithLabelValues("sent"), forwarder.HedgeWon: hedges.WithLabelValues("won"),
-			forwarder.HedgeDenied: hedges.WithLabelValues("denied"),
+		vecs: vecs{
+			attempts: counter("attempts_total", "Counter of attempts per upstream, protocol and outcome, probes included.", "to", "proto", "outcome"),
+			probes:   counter("probes_total", "Counter of probes per upstream, protocol and outcome.", "to", "proto", "outcome"),
+			duration: with.NewHistogramVec(prometheus.HistogramOpts{
+				Namespace: o.Namespace, Subsystem: subsystem, Name: "request_duration_seconds",
+				Help:    "Histogram of the time upstreams took to reply, per upstream and response code.",
+				Buckets: o.Buckets, NativeHistogramBucketFactor: o.NativeFactor,
+				NativeHistogramMaxBucketNumber: nativeBuckets, NativeHistogramMinResetDuration: nativeReset,
+			}, []string{"to", "rcode"}),
+			late:       counter("late_replies_total", "Counter of replies that came after their attempt had been counted as a timeout.", "to"),
+			mismatched: counter("mismatched_replies_total", "Counter of packets of an upstream that belong to no query.", "to"),
+			conns:      counter("connections_total", "Counter of connections needed per upstream and protocol: reused or dialed.", "to", "proto", "how"),
+			ejections:  counter("ejections_total", "Counter of ejections per upstream and reason.", "to", "reason"),
+			disputed:   counter("disputed_denials_total", "Counter of denials by an upstream that another one contradicted.", "to"),
 		},
-		disputed:  counter("disputed_denials_total", "Counter of denials that another upstream contradicted.").WithLabelValues(),
-		coalesced: counter("coalesced_queries_total", "Counter of queries that waited for the answer to an equal one.").WithLabelValues(),
-		rejects:   counter("max_concurrent_rejects_total", "Counter of queries refused because too many were in flight.").WithLabelValues(),
-		inFlight: with.NewGauge(prometheus.GaugeOpts{
-			Namespace: o.Namespace, Subsystem: subsystem, Name: "in_flight_queries", Help: "Gauge of queries of clients in flight.",
-		}),
-		collector: newCollector(o.Namespace),
+		proxies:    newProxies(reg, o),
+		coalesced:  counter("coalesced_queries_total", "Counter of queries that waited for the answer to an equal one.").WithLabelValues(),
+		rejects:    counter("max_concurrent_rejects_total", "Counter of queries refused because too many were in flight.").WithLabelValues(),
+		allEjected: counter("all_ejected_queries_total", "Counter of queries that came while all upstreams were ejected.").WithLabelValues(),
+		lists:      counter("list_reloads_total", "Counter of times that a list of upstreams was read or looked up and had changed, or that this failed, per source and result.", "source", "result"),
+		collector:  newCollector(o.Namespace),
+		void:       newVoid(),
+		upstreams:  make(map[string]*series),
+		sources:    make(map[string]*source),
 	}
+	for r := range queryResults {
+		m.queries[r] = queries.WithLabelValues(r.String())
+	}
+	for e, name := range map[forwarder.HedgeEvent]string{forwarder.HedgeSent: "sent", forwarder.HedgeWon: "won", forwarder.HedgeDenied: "denied"} {
+		m.hedges[e] = hedges.WithLabelValues(name)
+	}
+	for f := outcome.NoFault + 1; f < outcome.FaultCount; f++ {
+		m.faults[f] = faults.WithLabelValues(f.String())
+	}
+	m.collector.metrics = m
 	reg.MustRegister(m.collector)
 	return m
 }
@@ -93,82 +119,53 @@ func OfProcess(o Options) *Metrics {
 	return process.metrics
 }
 
+// QueryResult is what became of a client's query.
+type QueryResult uint8
+
+// The results.
+const (
+	Answered    QueryResult = iota // an upstream's answer or denial was passed on
+	Failed                         // the failure that the upstreams replied with was passed on
+	Unanswered                     // no upstream gave a reply that could be passed on
+	Rejected                       // too many were in flight
+	Unsupported                    // it is of a kind that is not forwarded
+	PassedOn                       // it went to the next plugin after the upstream's reply
+	Cancelled                      // the client did not wait
+
+	queryResults
+)
+
+var queryResultNames = [queryResults]string{
+	Answered: "answered", Failed: "failed", Unanswered: "unanswered", Rejected: "rejected",
+	Unsupported: "unsupported", PassedOn: "passed_on", Cancelled: "cancelled",
+}
+
+// String returns the value of the metric label.
+func (r QueryResult) String() string { return queryResultNames[r] }
+
+// Query counts a query of a client at its end.
+func (m *Metrics) Query(r QueryResult) {
+	m.queries[r].Inc()
+	if r == Rejected {
+		m.rejects.Inc()
+	}
+}
+
 // Hedge implements forwarder.Observer.
 func (m *Metrics) Hedge(e forwarder.HedgeEvent) { m.hedges[e].Inc() }
-
-// Disputed implements forwarder.Observer.
-func (m *Metrics) Disputed() { m.disputed.Inc() }
 
 // Coalesced implements forwarder.Observer.
 func (m *Metrics) Coalesced() { m.coalesced.Inc() }
 
-// Rejected counts a query refused for too many in flight.
-func (m *Metrics) Rejected() { m.rejects.Inc() }
+// AllEjected implements forwarder.Observer.
+func (m *Metrics) AllEjected() { m.allEjected.Inc() }
 
-// InFlight changes the number of queries in flight.
-func (m *Metrics) InFlight(by float64) { m.inFlight.Add(by) }
-
-// Upstream counts for one upstream. It implements exchange.Events.
-type Upstream struct {
-	m  *Metrics
-	to string
-
-	attempts [outcome.Count][exchange.ProtoCount]atomic.Pointer[prometheus.Counter]
-	duration [24]atomic.Pointer[prometheus.Observer]
-	sockets  [exchange.ProtoCount]atomic.Int64
-}
-
-// Upstream returns the counters of one upstream.
-func (m *Metrics) Upstream(to string) *Upstream { return &Upstream{m: m, to: to} }
-
-// Attempt counts the end of an attempt; rcode is negative where there was no reply.
-func (u *Upstream) Attempt(k outcome.Kind, p exchange.Proto, rcode int, rtt time.Duration) {
-	slot := &u.attempts[k][p]
-	c := slot.Load()
-	if c == nil {
-		n := u.m.attempts.WithLabelValues(u.to, p.String(), k.String())
-		c = &n
-		slot.Store(c)
+// Disputed implements forwarder.Observer.
+func (m *Metrics) Disputed(to string) {
+	m.mu.Lock()
+	s := m.upstreams[to]
+	m.mu.Unlock()
+	if s != nil { // else the reply came after the upstream had gone
+		s.disputed.Inc()
 	}
-	(*c).Inc()
-	if rcode >= 0 {
-		u.observe(rcode, rtt)
-	}
-}
-
-func (u *Upstream) observe(rcode int, rtt time.Duration) {
-	if rcode >= len(u.duration) {
-		u.m.duration.WithLabelValues(u.to, "other").Observe(rtt.Seconds())
-		return
-	}
-	slot := &u.duration[rcode]
-	h := slot.Load()
-	if h == nil {
-		name, ok := dns.RcodeToString[rcode]
-		if !ok {
-			name = strconv.Itoa(rcode)
-		}
-		n := u.m.duration.WithLabelValues(u.to, name)
-		h = &n
-		slot.Store(h)
-	}
-	(*h).Observe(rtt.Seconds())
-}
-
-// Mismatched implements exchange.Events.
-func (u *Upstream) Mismatched() { u.m.mismatched.WithLabelValues(u.to).Inc() }
-
-// Late implements exchange.Events.
-func (u *Upstream) Late(time.Duration) {}
-
-// Sockets implements exchange.Events.
-func (u *Upstream) Sockets(p exchange.Proto, n int) { u.sockets[p].Add(int64(n)) }
-
-// Conn implements exchange.Events.
-func (u *Upstream) Conn(p exchange.Proto, reused bool) {
-	how := "dialed"
-	if reused {
-		how = "reused"
-	}
-	u.m.conns.WithLabelValues(u.to, p.String(), how).Inc()
 }

@@ -1,6 +1,9 @@
 package metrics
 
 import (
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -8,7 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/prometheus/common/expfmt"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
@@ -16,40 +19,84 @@ import (
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
 
+const one = "192.0.2.1:53"
+
 func newMetrics() (*Metrics, *prometheus.Registry) {
 	reg := prometheus.NewPedanticRegistry()
 	return New(reg, Options{Namespace: "coredns", Buckets: []float64{0.01, 1}}), reg
 }
 
-// everything makes each metric have at least one sample.
+// everything makes each metric have at least one sample, with each value of each label that is a closed set.
 func everything(m *Metrics) {
-	u := m.Upstream("192.0.2.1:53")
+	u := m.Upstream(one)
 	for k := range outcome.Count {
 		for p := range exchange.ProtoCount {
-			u.Attempt(k, p, int(k), time.Millisecond)
+			u.Attempt(upstream.End{Kind: k, Proto: p, Rcode: int(k), RTT: time.Millisecond})
+			u.Attempt(upstream.End{Kind: k, Proto: p, Rcode: -1, Probe: true})
 		}
+		u.State(upstream.Change{Now: upstream.Ejected, Kind: k})
 	}
-	u.Attempt(outcome.Timeout, exchange.UDP, -1, 0)
-	u.Attempt(outcome.ServFail, exchange.UDP, 4095, time.Millisecond)
+	for rcode := range 4096 {
+		u.Attempt(upstream.End{Kind: outcome.ServFail, Rcode: rcode, RTT: time.Millisecond})
+	}
 	u.Mismatched()
 	u.Late(time.Millisecond)
-	u.Sockets(exchange.UDP, 1)
-	u.Conn(exchange.TCP, true)
-	u.Conn(exchange.TCP, false)
+	for p := range exchange.ProtoCount {
+		u.Sockets(p, 1)
+		u.Conn(p, true)
+		u.Conn(p, false)
+	}
+	for f := range outcome.FaultCount {
+		u.Fault(f)
+	}
 	for e := forwarder.HedgeSent; e <= forwarder.HedgeDenied; e++ {
 		m.Hedge(e)
 	}
-	m.Disputed()
+	for r := range queryResults {
+		m.Query(r)
+	}
+	m.Disputed(one)
 	m.Coalesced()
-	m.Rejected()
-	m.InFlight(1)
-	m.Track(func() []upstream.Snapshot { return []upstream.Snapshot{{To: "192.0.2.1:53", State: "healthy"}} })
+	m.AllEjected()
+	s := m.Source("/etc/resolv.conf")
+	for r := range listResults {
+		s.Listed(r)
+	}
+	m.Track(pool{snapshots: []upstream.Snapshot{{To: one, State: "healthy"}}})
 }
 
-// TestNames holds Prometheus's rules for names and help, and ours: a common prefix, and a sentence that says what kind of metric it is.
+// recorder takes down what is declared.
+type recorder struct {
+	prometheus.Registerer
+	names map[string]bool
+}
+
+func (r recorder) Register(c prometheus.Collector) error {
+	ch := make(chan *prometheus.Desc)
+	go func() {
+		c.Describe(ch)
+		close(ch)
+	}()
+	for desc := range ch {
+		r.names[regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(desc.String())[1]] = true
+	}
+	return r.Registerer.Register(c)
+}
+
+func (r recorder) MustRegister(cs ...prometheus.Collector) {
+	for _, c := range cs {
+		if err := r.Register(c); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// TestNames holds Prometheus's rules for names and help (promlint) for every metric that is declared, and ours: a common prefix, and a
+// sentence that says which kind of metric it is.
 func TestNames(t *testing.T) {
-	m, reg := newMetrics()
-	everything(m)
+	reg := prometheus.NewPedanticRegistry()
+	rec := recorder{reg, make(map[string]bool)}
+	everything(New(rec, Options{Namespace: "coredns", Buckets: []float64{0.01, 1}, NativeFactor: 1.05}))
 	problems, err := testutil.GatherAndLint(reg)
 	if err != nil {
 		t.Fatal(err)
@@ -57,68 +104,42 @@ func TestNames(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	families, err := reg.Gather()
-	if err != nil || len(families) < 10 {
-		t.Fatalf("%d metrics, %v", len(families), err)
-	}
-	for _, f := range families {
-		if !strings.HasPrefix(f.GetName(), "coredns_dnsguard_") || !strings.HasSuffix(f.GetHelp(), ".") {
-			t.Errorf("%s: %q", f.GetName(), f.GetHelp())
+	begins := map[dto.MetricType]string{dto.MetricType_COUNTER: "Counter of ", dto.MetricType_GAUGE: "Gauge ", dto.MetricType_HISTOGRAM: "Histogram of "}
+	gathered := make(map[string]bool)
+	for _, f := range gather(t, reg) {
+		gathered[f.GetName()] = true
+		if !regexp.MustCompile(`^coredns_(dnsguard|proxy)_[a-z]+(_[a-z]+)*$`).MatchString(f.GetName()) {
+			t.Errorf("name %q", f.GetName())
 		}
+		if begin := begins[f.GetType()]; begin == "" || !strings.HasPrefix(f.GetHelp(), begin) || !strings.HasSuffix(f.GetHelp(), ".") {
+			t.Errorf("%s, a %s: help %q", f.GetName(), f.GetType(), f.GetHelp())
+		}
+		if counts := f.GetType() == dto.MetricType_COUNTER; counts != strings.HasSuffix(f.GetName(), "_total") {
+			t.Errorf("%s is a %s", f.GetName(), f.GetType())
+		}
+	}
+	if len(rec.names) < 20 || !maps.Equal(rec.names, gathered) {
+		t.Errorf("linted\n%v\ndeclared\n%v", slices.Sorted(maps.Keys(gathered)), slices.Sorted(maps.Keys(rec.names)))
 	}
 }
 
-// TestAttempts holds the labels of every outcome.
-func TestAttempts(t *testing.T) {
-	m, _ := newMetrics()
-	u, other := m.Upstream("192.0.2.1:53"), m.Upstream("[2001:db8::1]:853")
-	for k := range outcome.Count {
-		for range int(k) + 1 {
-			u.Attempt(k, exchange.TLS, -1, 0)
-		}
-	}
-	other.Attempt(outcome.OK, exchange.UDP, 0, time.Millisecond)
-	for k := range outcome.Count {
-		if got := testutil.ToFloat64(m.attempts.WithLabelValues("192.0.2.1:53", "tcp-tls", k.String())); got != float64(k)+1 {
-			t.Errorf("%s: %v, want %d", k, got, k+1)
-		}
-	}
-	if n := testutil.CollectAndCount(m.attempts); n != int(outcome.Count)+1 {
-		t.Errorf("%d series, want %d", n, outcome.Count+1)
-	}
-	if n := testutil.CollectAndCount(m.duration); n != 1 {
-		t.Errorf("%d histograms, want that of the one reply", n)
-	}
-}
-
-func TestDurations(t *testing.T) {
+// TestBounded holds how many series there are for one upstream and one list, whatever happens.
+func TestBounded(t *testing.T) {
 	m, reg := newMetrics()
-	u := m.Upstream("192.0.2.1:53")
-	u.Attempt(outcome.OK, exchange.UDP, 0, 5*time.Millisecond)
-	u.Attempt(outcome.NoData, exchange.UDP, 0, 500*time.Millisecond)
-	const want = `
-		# HELP coredns_dnsguard_request_duration_seconds Histogram of the time upstreams took to reply, per upstream and response code.
-		# TYPE coredns_dnsguard_request_duration_seconds histogram
-		coredns_dnsguard_request_duration_seconds_bucket{rcode="NOERROR",to="192.0.2.1:53",le="0.01"} 1
-		coredns_dnsguard_request_duration_seconds_bucket{rcode="NOERROR",to="192.0.2.1:53",le="1"} 2
-		coredns_dnsguard_request_duration_seconds_bucket{rcode="NOERROR",to="192.0.2.1:53",le="+Inf"} 2
-		coredns_dnsguard_request_duration_seconds_sum{rcode="NOERROR",to="192.0.2.1:53"} 0.505
-		coredns_dnsguard_request_duration_seconds_count{rcode="NOERROR",to="192.0.2.1:53"} 2
-	`
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "coredns_dnsguard_request_duration_seconds"); err != nil {
-		t.Error(err)
+	everything(m)
+	const kinds, protos, codes = int(outcome.Count), int(exchange.ProtoCount), 25
+	most := map[string]int{
+		"coredns_dnsguard_attempts_total": kinds * protos, "coredns_dnsguard_probes_total": kinds * protos,
+		"coredns_dnsguard_request_duration_seconds": codes, "coredns_proxy_request_duration_seconds": codes,
+		"coredns_dnsguard_connections_total": 2 * protos, "coredns_proxy_conn_cache_hits_total": protos, "coredns_proxy_conn_cache_misses_total": protos,
+		"coredns_dnsguard_open_sockets": protos, "coredns_dnsguard_upstream_state": 5, "coredns_dnsguard_ejections_total": 7,
+		"coredns_dnsguard_hedges_total": 3, "coredns_dnsguard_queries_total": 7, "coredns_dnsguard_local_errors_total": 6,
+		"coredns_dnsguard_list_reloads_total": 5, "coredns_dnsguard_credibility_entries": 2,
 	}
-}
-
-// TestRcodesAreBounded holds that no reply can make series without end.
-func TestRcodesAreBounded(t *testing.T) {
-	m, _ := newMetrics()
-	u := m.Upstream("192.0.2.1:53")
-	for rcode := range 4096 {
-		u.Attempt(outcome.ServFail, exchange.UDP, rcode, time.Millisecond)
-	}
-	if n := testutil.CollectAndCount(m.duration); n > 64 {
-		t.Errorf("%d histograms for one upstream", n)
+	for _, f := range gather(t, reg) {
+		if n := len(f.GetMetric()); n > max(1, most[f.GetName()]) {
+			t.Errorf("%s has %d series, want at most %d", f.GetName(), n, max(1, most[f.GetName()]))
+		}
 	}
 }
 
@@ -128,106 +149,46 @@ func TestEvents(t *testing.T) {
 		m.Hedge(forwarder.HedgeSent)
 	}
 	m.Hedge(forwarder.HedgeWon)
-	m.Disputed()
 	m.Coalesced()
 	m.Coalesced()
-	m.Rejected()
-	m.InFlight(5)
-	m.InFlight(-2)
-	u := m.Upstream("192.0.2.1:53")
-	u.Mismatched()
-	u.Conn(exchange.TCP, true)
-	u.Conn(exchange.TCP, true)
-	u.Conn(exchange.TLS, false)
-	const want = `
-		# TYPE coredns_dnsguard_coalesced_queries_total counter
+	m.AllEjected()
+	u := m.Upstream(one)
+	for _, f := range []outcome.Fault{outcome.FaultDescriptors, outcome.FaultPermission, outcome.FaultPermission, outcome.NoFault} {
+		u.Fault(f)
+	}
+	wants(t, reg, `
+		coredns_dnsguard_all_ejected_queries_total 1
 		coredns_dnsguard_coalesced_queries_total 2
-		# TYPE coredns_dnsguard_connections_total counter
-		coredns_dnsguard_connections_total{how="dialed",proto="tcp-tls",to="192.0.2.1:53"} 1
-		coredns_dnsguard_connections_total{how="reused",proto="tcp",to="192.0.2.1:53"} 2
-		# TYPE coredns_dnsguard_disputed_denials_total counter
-		coredns_dnsguard_disputed_denials_total 1
-		# TYPE coredns_dnsguard_hedges_total counter
 		coredns_dnsguard_hedges_total{event="denied"} 0
 		coredns_dnsguard_hedges_total{event="sent"} 3
 		coredns_dnsguard_hedges_total{event="won"} 1
-		# TYPE coredns_dnsguard_in_flight_queries gauge
-		coredns_dnsguard_in_flight_queries 3
-		# TYPE coredns_dnsguard_max_concurrent_rejects_total counter
-		coredns_dnsguard_max_concurrent_rejects_total 1
-		# TYPE coredns_dnsguard_mismatched_replies_total counter
-		coredns_dnsguard_mismatched_replies_total{to="192.0.2.1:53"} 1
-	`
-	got := gathered(t, reg)
-	for line := range strings.Lines(want) {
-		if line = strings.TrimSpace(line); !strings.Contains(got, line+"\n") {
-			t.Errorf("no %q in:\n%s", line, got)
-		}
-	}
+		coredns_dnsguard_local_errors_total{kind="buffers"} 0
+		coredns_dnsguard_local_errors_total{kind="descriptors"} 1
+		coredns_dnsguard_local_errors_total{kind="limit"} 0
+		coredns_dnsguard_local_errors_total{kind="other"} 0
+		coredns_dnsguard_local_errors_total{kind="permission"} 2
+		coredns_dnsguard_local_errors_total{kind="ports"} 0
+	`)
+	lacks(t, reg, `kind="none"`)
 }
 
-// gathered is what a scrape of reg returns.
-func gathered(t *testing.T, reg *prometheus.Registry) string {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.String()
-}
-
-// TestCollector holds that pools are merged, each upstream in its worst state, and that nothing stays of a pool that is gone.
-func TestCollector(t *testing.T) {
+func TestQueries(t *testing.T) {
 	m, reg := newMetrics()
-	first := []upstream.Snapshot{
-		{To: "192.0.2.1:53", State: "healthy", SRTT: 10 * time.Millisecond, Expected: 11 * time.Millisecond, Outstanding: 2},
-		{To: "192.0.2.2:53", State: "suspect"},
-	}
-	second := []upstream.Snapshot{{To: "192.0.2.1:53", State: "ejected", SRTT: 20 * time.Millisecond}, {To: "192.0.2.3:53", State: "unknown"}}
-	untrack := m.Track(func() []upstream.Snapshot { return first })
-	defer untrack()
-	untrackSecond := m.Track(func() []upstream.Snapshot { return second })
-
-	const state = "coredns_dnsguard_upstream_state"
-	check := func(when, to, want string) {
-		t.Helper()
-		got := gathered(t, reg)
-		for _, name := range upstream.States() {
-			v := "0"
-			if name == want {
-				v = "1"
-			}
-			line := state + `{state="` + name + `",to="` + to + `"} ` + v + "\n"
-			if has := strings.Contains(got, line); has != (want != "") {
-				t.Errorf("%s: %q is there: %t\n%s", when, line, has, got)
-			}
+	for r := range queryResults {
+		for range r + 1 {
+			m.Query(r)
 		}
 	}
-	check("two pools", "192.0.2.1:53", "ejected")
-	check("two pools", "192.0.2.2:53", "suspect")
-	check("two pools", "192.0.2.3:53", "unknown")
-	if n := strings.Count(gathered(t, reg), state+"{"); n != 3*len(upstream.States()) {
-		t.Errorf("%d series", n)
-	}
-	untrackSecond()
-	untrackSecond()
-	check("one pool", "192.0.2.1:53", "healthy")
-	check("one pool", "192.0.2.3:53", "")
-	for _, line := range []string{
-		`upstream_smoothed_rtt_seconds{to="192.0.2.1:53"} 0.01`, `upstream_expected_seconds{to="192.0.2.1:53"} 0.011`, `upstream_outstanding_attempts{to="192.0.2.1:53"} 2`,
-	} {
-		if !strings.Contains(gathered(t, reg), "coredns_dnsguard_"+line+"\n") {
-			t.Errorf("no %s", line)
-		}
-	}
-	first[0].State = "half-open" // read at the time of the scrape
-	check("later", "192.0.2.1:53", "half-open")
+	wants(t, reg, `
+		coredns_dnsguard_queries_total{result="answered"} 1
+		coredns_dnsguard_queries_total{result="failed"} 2
+		coredns_dnsguard_queries_total{result="unanswered"} 3
+		coredns_dnsguard_queries_total{result="rejected"} 4
+		coredns_dnsguard_max_concurrent_rejects_total 4
+		coredns_dnsguard_queries_total{result="unsupported"} 5
+		coredns_dnsguard_queries_total{result="passed_on"} 6
+		coredns_dnsguard_queries_total{result="cancelled"} 7
+	`)
 }
 
 // TestOneOfEach holds that several pools can share what a process declares once.
@@ -239,33 +200,49 @@ func TestOneOfEach(t *testing.T) {
 			t.Error("metrics were declared twice")
 		}
 	}()
-	one, two := Unregistered(), Unregistered()
-	if one == two || OfProcess(Options{Namespace: "test"}) != OfProcess(Options{Namespace: "other"}) {
+	first, second := Unregistered(), Unregistered()
+	if first == second || OfProcess(Options{Namespace: "test"}) != OfProcess(Options{Namespace: "other"}) {
 		t.Error("want those of the process to be the same, and others not")
 	}
 	New(reg, Options{Namespace: "coredns"})
 }
 
+// TestConcurrent comes and goes, counts and scrapes at the same time.
 func TestConcurrent(t *testing.T) {
 	m, reg := newMetrics()
-	u := m.Upstream("192.0.2.1:53")
+	stays := m.Upstream(one)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for range 500 {
-				u.Attempt(outcome.OK, exchange.UDP, 0, time.Millisecond)
+				u, s := m.Upstream(one), m.Source("dns.example")
+				u.Attempt(upstream.End{Kind: outcome.OK, RTT: time.Millisecond})
+				stays.Attempt(upstream.End{Kind: outcome.OK, RTT: time.Millisecond, Probe: true})
 				m.Hedge(forwarder.HedgeSent)
-				m.Track(func() []upstream.Snapshot { return []upstream.Snapshot{{To: "192.0.2.1:53", State: "healthy"}} })()
+				m.Disputed(one)
+				s.Listed(ListMissing)
+				m.Track(pool{snapshots: []upstream.Snapshot{{To: one, State: "healthy"}}})()
+				u.Close()
+				s.Close()
+				gone := m.Upstream("192.0.2.2:53")
+				gone.Attempt(upstream.End{Kind: outcome.OK, RTT: time.Millisecond})
+				gone.Close()
+				gone.Attempt(upstream.End{Kind: outcome.Cancelled})
 			}
 		})
 	}
 	wg.Go(func() {
 		for range 20 {
-			gathered(t, reg)
+			if _, err := reg.Gather(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	wg.Wait()
-	if got := testutil.ToFloat64(m.attempts.WithLabelValues("192.0.2.1:53", "udp", "ok")); got != 2000 {
-		t.Errorf("%v attempts, want 2000", got)
-	}
+	wants(t, reg, `
+		coredns_dnsguard_attempts_total{outcome="ok",proto="udp",to="192.0.2.1:53"} 4000
+		coredns_dnsguard_probes_total{outcome="ok",proto="udp",to="192.0.2.1:53"} 2000
+		coredns_dnsguard_disputed_denials_total{to="192.0.2.1:53"} 2000
+	`)
+	lacks(t, reg, "192.0.2.2:53", "dns.example")
 }

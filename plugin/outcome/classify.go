@@ -63,9 +63,12 @@ func FromError(err error) Kind {
 		host   x509.HostnameError
 		auth   x509.UnknownAuthorityError
 		bad    x509.CertificateInvalidError
+		limit  LimitError
 		nerr   net.Error
 	)
 	switch {
+	case errors.As(err, &limit):
+		return Local
 	case errors.Is(err, context.Canceled), errors.Is(err, net.ErrClosed):
 		return Cancelled
 	case errors.As(err, &cert), errors.As(err, &alert), errors.As(err, &record),

@@ -66,9 +66,10 @@ func (s *server) since(begin time.Time) []time.Duration {
 
 type nobody struct{}
 
-func (nobody) Attempt(outcome.Kind, exchange.Proto, int, time.Duration) {}
-func (nobody) Local(error)                                              {}
-func (nobody) State(upstream.Change)                                    {}
+func (nobody) Attempt(upstream.End)  {}
+func (nobody) Late(time.Duration)    {}
+func (nobody) State(upstream.Change) {}
+func (nobody) Local(error)           {}
 
 // run runs f beside a prober of n upstreams that do not answer, and ends it.
 func run(t *testing.T, n int, change func(c *Config), f func(p *Prober, ups []*upstream.Upstream, servers []*server)) {

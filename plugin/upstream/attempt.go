@@ -162,7 +162,7 @@ func (u *Upstream) giveUp(as []*Attempt) {
 			u.unwatch()
 		}
 		if open && !counted {
-			u.cfg.Observer.Attempt(outcome.Cancelled, a.proto(), -1, 0)
+			u.cfg.Observer.Attempt(End{Kind: outcome.Cancelled, Proto: a.proto(), Rcode: -1, Probe: a.Probe})
 		}
 	}
 }
@@ -175,12 +175,15 @@ func (a *Attempt) optionalTCP() bool {
 // ended takes the end of an attempt into the record.
 func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply) {
 	u.unwatch()
-	if was < timedOut { // else it has been counted as a timeout
-		rcode := -1
+	switch {
+	case was < timedOut:
+		e := End{Kind: r.Kind, Proto: r.Proto, Rcode: -1, RTT: r.RTT, Probe: a.Probe}
 		if r.Msg != nil {
-			rcode = r.Msg.Rcode
+			e.Rcode = r.Msg.Rcode
 		}
-		u.cfg.Observer.Attempt(r.Kind, r.Proto, rcode, r.RTT)
+		u.cfg.Observer.Attempt(e)
+	case r.Msg != nil: // it has been counted as a timeout
+		u.cfg.Observer.Late(now.Sub(a.SentAt))
 	}
 	switch {
 	case r.Kind == outcome.Local:

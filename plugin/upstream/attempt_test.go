@@ -166,6 +166,50 @@ func TestWatchedToTheEnd(t *testing.T) {
 	}
 }
 
+// TestTold holds that each attempt is told of once: a query or a probe, waited for or not, that times out is a timeout whatever comes
+// later, and what comes later is told of as late.
+func TestTold(t *testing.T) {
+	for name, tc := range map[string]struct {
+		k     outcome.Kind
+		after time.Duration
+		want  End
+		late  time.Duration // 0: not told of
+	}{
+		"answered":                {outcome.OK, 20 * ms, End{Kind: outcome.OK, RTT: 20 * ms}, 0},
+		"overdue":                 {outcome.OK, 1900 * ms, End{Kind: outcome.OK, RTT: 1900 * ms}, 0},
+		"in the last millisecond": {outcome.OK, 1999 * ms, End{Kind: outcome.OK, RTT: 1999 * ms}, 0},
+		"late":                    {outcome.OK, 3 * time.Second, End{Kind: outcome.Timeout, Rcode: -1}, 3 * time.Second},
+		"late, and a failure":     {outcome.ServFail, 3 * time.Second, End{Kind: outcome.Timeout, Rcode: -1}, 3 * time.Second},
+		"broken late":             {outcome.ConnReset, 3 * time.Second, End{Kind: outcome.Timeout, Rcode: -1}, 0},
+		"after its end":           {outcome.OK, 7 * time.Second, End{Kind: outcome.Timeout, Rcode: -1}, 0}, // the exchanger tells of that
+		"never":                   {outcome.Unknown, never, End{Kind: outcome.Timeout, Rcode: -1}, 0},
+		"no connection":           {outcome.ConnRefused, ms, End{Kind: outcome.ConnRefused, Rcode: -1}, 0},
+	} {
+		for how, start := range map[string]func(r *rig){
+			"waited for": func(r *rig) { r.start(tc.k, tc.after, new(Attempt), make(chan Result, 1)) },
+			"overtaken":  func(r *rig) { r.start(tc.k, tc.after, new(Attempt), make(chan Result, 1)).Abandon(nil) },
+			"probe":      func(r *rig) { r.start(tc.k, tc.after, &Attempt{Probe: true}, nil) },
+			"trial":      func(r *rig) { r.start(tc.k, tc.after, &Attempt{Trial: true}, nil) },
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				inBubble(t, nil, func(t *testing.T, r *rig) {
+					start(r)
+					time.Sleep(10 * time.Second)
+					synctest.Wait()
+					want := tc.want
+					want.Probe = how == "probe"
+					if len(r.ends) != 1 || r.ends[0] != want {
+						t.Errorf("told %+v, want %+v", r.ends, want)
+					}
+					if wantLate := tc.late != 0; len(r.late) > 1 || (len(r.late) == 1) != wantLate || wantLate && r.late[0] != tc.late {
+						t.Errorf("late %v, want %v", r.late, tc.late)
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestMerelySecond holds that an upstream whose replies always come second is not blamed.
 func TestMerelySecond(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {

@@ -87,15 +87,24 @@ type rig struct {
 
 	mu      sync.Mutex
 	kinds   map[outcome.Kind]int
+	ends    []End
+	late    []time.Duration
 	changes []Change
 	wakes   int
 	locals  int
 }
 
-func (r *rig) Attempt(k outcome.Kind, _ exchange.Proto, _ int, _ time.Duration) {
+func (r *rig) Attempt(e End) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.kinds[k]++
+	r.kinds[e.Kind]++
+	r.ends = append(r.ends, e)
+}
+
+func (r *rig) Late(rtt time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.late = append(r.late, rtt)
 }
 
 func (r *rig) Local(error) {

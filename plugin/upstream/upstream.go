@@ -27,12 +27,23 @@ import (
 // Observer is told what happens, for metrics and the log. Its methods may be
 // called concurrently and must not block.
 type Observer interface {
-	// Attempt is told once for each attempt, when it has come to something: rtt is 0 without a reply.
-	Attempt(k outcome.Kind, p exchange.Proto, rcode int, rtt time.Duration)
+	// Attempt is told once for each attempt, when it has come to something.
+	Attempt(e End)
+	// Late is told of a reply that came after its attempt had been told as timed out; rtt is counted from its sending.
+	Late(rtt time.Duration)
 	// State is told of each change of state.
 	State(c Change)
 	// Local is told of each attempt that a fault of this host ended.
 	Local(err error)
+}
+
+// End is what an attempt came to.
+type End struct {
+	Kind  outcome.Kind
+	Proto exchange.Proto
+	Rcode int           // of the reply; negative: there was none
+	RTT   time.Duration // 0 without a reply
+	Probe bool          // no client waited for it
 }
 
 // Config is what an Upstream needs to know.

@@ -135,7 +135,7 @@ func (u *Upstream) aged(now time.Time, a *Attempt, became stage) {
 	case overdue:
 		u.missed(now, a)
 	case timedOut:
-		u.cfg.Observer.Attempt(outcome.Timeout, a.proto(), -1, 0)
+		u.cfg.Observer.Attempt(End{Kind: outcome.Timeout, Proto: a.proto(), Rcode: -1, Probe: a.Probe})
 		switch {
 		case a.Probe, a.optionalTCP(): // counted when they were overdue
 		case u.reply.Load() <= u.since(a.SentAt):

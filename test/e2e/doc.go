@@ -3,7 +3,7 @@
 //
 // Nothing runs unless DNSGUARD_E2E=1 is set, the user is root, and the
 // programs that a test names are installed (ip, nft, dig, unbound, dnsmasq,
-// named); each test says what is missing and skips:
+// named, prometheus); each test says what is missing and skips:
 //
 //	DNSGUARD_E2E=1 go test ./test/e2e/... -count=1 -v
 //
