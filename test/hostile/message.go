@@ -21,7 +21,8 @@ type Message struct {
 	Answer    []string // records in words, but those about the message
 	Ns        []string
 	Extra     []string
-	OPT       int // records of the kind, in any section
+	EDE       []uint16 // codes of Extended DNS Errors
+	OPT       int      // records of the kind, in any section
 	TSIG      int
 }
 
@@ -98,6 +99,11 @@ func (m *Message) record(wire []byte, off int, section *[]string) (int, error) {
 	case *dns.OPT:
 		m.OPT++
 		m.Rcode |= rr.ExtendedRcode()
+		for _, o := range rr.Option {
+			if e, ok := o.(*dns.EDNS0_EDE); ok {
+				m.EDE = append(m.EDE, e.InfoCode)
+			}
+		}
 	case *dns.TSIG:
 		m.TSIG++
 	case *dns.SIG:
@@ -134,6 +140,25 @@ func (m *Message) Response(opcode int) bool {
 
 // Truncated reports the TC bit.
 func (m *Message) Truncated() bool { return m.Flags&0x0200 != 0 }
+
+// Data reports whether the message is an answer: it has data, or YXDOMAIN, which
+// is as good (RFC 6672, section 2.2).
+func (m *Message) Data() bool {
+	return m.Rcode == dns.RcodeSuccess && len(m.Answer) > 0 || m.Rcode == dns.RcodeYXDomain
+}
+
+// Denies reports whether the message says that the name, or the type, does not exist.
+func (m *Message) Denies() bool {
+	return m.Rcode == dns.RcodeNameError || m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0
+}
+
+// Filtered reports whether the message says that its denial is a matter of
+// policy (RFC 8914, sections 4.16 to 4.19).
+func (m *Message) Filtered() bool {
+	return slices.ContainsFunc(m.EDE, func(code uint16) bool {
+		return code >= dns.ExtendedErrorCodeBlocked && code <= dns.ExtendedErrorCodeProhibited
+	})
+}
 
 // Empty reports whether there are no records.
 func (m *Message) Empty() bool { return len(m.Answer)+len(m.Ns)+len(m.Extra) == 0 }
