@@ -69,7 +69,7 @@ func Scripts() []string {
 		accepts + one + sends(kindRcode, dns.RcodeBadVers, "", "\x00") + one + sends(kindRcode, 4095, "", "\x00"),
 	}
 	for _, rrtype := range []uint16{dns.TypeSVCB, dns.TypeNSEC, dns.TypeAPL, dns.TypeLOC, dns.TypeHIP, dns.TypeOPT, dns.TypeTXT, dns.TypeTSIG, dns.TypeIPSECKEY, dns.TypeNULL} {
-		all = append(all, accepts+one+sends(kindRecord, rrtype, "\x00\x01\x00\x00\x01\x00\x00", "\x00"))
+		all = append(all, accepts+one+sends(kindRecord, rrtype, "\x00\x01\x00\x00\x01\x00\x01\x00", "\x00"))
 	}
 	for k := range kinds {
 		all = append(all, accepts+one+sends(k, 600, "\xff\x00\xc0", "\x00"))
