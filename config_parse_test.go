@@ -564,31 +564,3 @@ func TestStartErrors(t *testing.T) {
 		})
 	}
 }
-
-// FuzzParse holds that no Corefile makes the parser panic, and that what it
-// lets through is valid.
-func FuzzParse(f *testing.F) {
-	for _, seed := range []string{
-		"", "dnsguard", "dnsguard .", "dnsguard . {", "dnsguard . 192.0.2.1 { policy random }", "dnsguard . ::1%eth0 [::1]:53 {\n}\n}",
-		"dnsguard 10.0.0.0/9 tls://[2001:db8::1%dns.example]:853 quic://192.0.2.1%a https://a.example:8443 /dev/null",
-		block("except a b", "hedge 5%", "eject failures 3 share 5% base 1s max 1m", "edns_options ecs 65001", "explain to ::/0 10.0.0.0/8"),
-		block("private_zones a 10.0.0.0/8 at 192.0.2.1", "health_check 1s no_rec domain .", "next NXDOMAIN", "resolver [::1]:53"),
-		block("max_age 1s", "max_age 1s", "{", "}", "\"\"", "tls \"\"", "eject base"),
-	} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if strings.Contains(text, "dev") || strings.Contains(text, "proc") { // files without an end
-			t.Skip()
-		}
-		configs, err := parseText(text)
-		if err != nil && configs != nil {
-			t.Errorf("a configuration beside the error %v", err)
-		}
-		for _, c := range configs {
-			if err := c.Validate(); err != nil {
-				t.Errorf("Validate: %v", err)
-			}
-		}
-	})
-}

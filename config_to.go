@@ -70,7 +70,7 @@ func checkNoPath(trans, rest string) error {
 func (t To) classify(rest string) (To, error) {
 	plain := t.Transport == transport.DNS
 	host, port, portErr := splitPort(rest, defaultPorts[t.Transport])
-	if ip, err := netip.ParseAddr(host); err == nil {
+	if ip, err := parseAddr(host); err == nil {
 		t.Addr = netip.AddrPortFrom(ip.Unmap(), port)
 		return t, portErr
 	}

@@ -120,6 +120,8 @@ func TestParseToErrors(t *testing.T) {
 		"tls://192.0.2.1%:853":    `TLS server name "": must be a host name`,
 		"tls://192.0.2.1%a b":     `TLS server name "a b": must be a host name`,
 		"192.0.2.1%dns.example":   "must be an IPv6 address before a %ZONE; a %SERVERNAME goes with tls, https and quic only",
+		"fe80::1%eth0]:53":        "must be an IPv6 address before a %ZONE; a %SERVERNAME goes with tls, https and quic only",
+		"[fe80::1%eth0]x]":        "must be an IPv6 address before a %ZONE; a %SERVERNAME goes with tls, https and quic only",
 		"dns://a.example%name":    "must be an IPv6 address before a %ZONE; a %SERVERNAME goes with tls, https and quic only",
 		"./missing.conf":          "cannot be read: no such file or directory",
 		dir + "/empty/x":          "cannot be read: not a directory",

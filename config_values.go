@@ -2,6 +2,7 @@ package dnsguard
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -101,8 +102,18 @@ func parseRcodes(args []string) ([]int, error) {
 	return codes, nil
 }
 
-func parseIP(text string) (netip.Addr, error) {
+// parseAddr is netip.ParseAddr, but for zones that are no name of an interface:
+// they are what is left of brackets and a port.
+func parseAddr(text string) (netip.Addr, error) {
 	ip, err := netip.ParseAddr(text)
+	if err == nil && strings.ContainsAny(ip.Zone(), "[]:%/") {
+		return netip.Addr{}, errors.New("bad zone")
+	}
+	return ip, err
+}
+
+func parseIP(text string) (netip.Addr, error) {
+	ip, err := parseAddr(text)
 	if err != nil {
 		return netip.Addr{}, badValue(text, "an IP address without a port")
 	}
@@ -130,7 +141,7 @@ func validNetwork(p netip.Prefix) bool { return p.IsValid() && p == p.Masked() &
 // nothing about which text it was.
 func parseAddrPort(text string, port uint16) (netip.AddrPort, error) {
 	host, port, portErr := splitPort(text, port)
-	ip, err := netip.ParseAddr(host)
+	ip, err := parseAddr(host)
 	if err = cmp.Or(err, portErr); err != nil {
 		return netip.AddrPort{}, err
 	}

@@ -1,6 +1,7 @@
 package dnsmsg
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -15,8 +16,8 @@ type EDE struct {
 // Finish turns m, an upstream's reply, into the reply to r: ID, question and
 // flags of r; the upstream's OPT, which belongs to its hop, replaced by one of
 // ours that carries the upstream's Extended DNS Errors, where r has EDNS and
-// there are any, and those options that pass allows, which may be nil for none.
-// m is changed and must belong to the caller.
+// there are any, and those options that pass allows, which may be nil for none,
+// as far as there is room. m is changed and must belong to the caller.
 func Finish(m, r *dns.Msg, pass func(code uint16) bool) {
 	m.Id = r.Id
 	m.Response = true
@@ -35,36 +36,54 @@ func Finish(m, r *dns.Msg, pass func(code uint16) bool) {
 		}
 		return
 	}
+	var ours []dns.EDNS0
 	for _, o := range opt.Option {
 		if e, ok := o.(*dns.EDNS0_EDE); ok {
-			AddEDE(m, r, EDE{Code: e.InfoCode, Text: e.ExtraText})
+			ours = append(ours, EDE{Code: e.InfoCode, Text: e.ExtraText}.option())
 		} else if pass != nil && !ofHop(o.Option()) && pass(o.Option()) {
-			ours := ourOPT(m, r)
-			ours.Option = append(ours.Option, o)
+			ours = append(ours, o)
 		}
 	}
+	addOptions(m, r, ours)
 	if m.Rcode > 0xf {
 		ourOPT(m, r) // which carries its upper bits
 	}
 }
 
-// TakeOPT removes the OPT records of m and returns the first, nil where there is none.
+// TakeOPT removes the OPT records of m, and what signs it as a message: both
+// belong to the hop it came over. It returns the first OPT record of the
+// additional section, nil where there is none.
 func TakeOPT(m *dns.Msg) *dns.OPT {
 	var opt *dns.OPT
-	kept := m.Extra[:0]
 	for _, rr := range m.Extra {
-		o, ok := rr.(*dns.OPT)
-		if !ok {
-			kept = append(kept, rr)
-			continue
-		}
-		if opt == nil {
+		if o, ok := rr.(*dns.OPT); ok {
 			opt = o
+			break
 		}
 	}
-	clear(m.Extra[len(kept):])
-	m.Extra = kept
+	m.Answer, m.Ns, m.Extra = withoutMeta(m.Answer), withoutMeta(m.Ns), withoutMeta(m.Extra)
 	return opt
+}
+
+// withoutMeta removes the records that are about a message and its hop.
+func withoutMeta(section []dns.RR) []dns.RR {
+	if !slices.ContainsFunc(section, isMeta) {
+		return section
+	}
+	return slices.DeleteFunc(section, isMeta)
+}
+
+// isMeta reports whether a record is OPT (RFC 6891), TSIG (RFC 8945) or SIG(0)
+// (RFC 2931). A reply with TSIG in it would not be truncated for the client,
+// either.
+func isMeta(rr dns.RR) bool {
+	switch rr := rr.(type) {
+	case *dns.OPT, *dns.TSIG:
+		return true
+	case *dns.SIG:
+		return rr.TypeCovered == dns.TypeNone
+	}
+	return false
 }
 
 // Failure returns a reply to r with an rcode, and with e where r has EDNS and
@@ -79,17 +98,45 @@ func Failure(r *dns.Msg, rcode int, e EDE) *dns.Msg {
 	return m
 }
 
-// AddEDE adds e to m, a reply to r, where r has EDNS.
+// AddEDE adds e to m, a reply to r, where r has EDNS and there is room.
 func AddEDE(m, r *dns.Msg, e EDE) {
-	if r.IsEdns0() == nil {
-		return
+	if r.IsEdns0() != nil {
+		addOptions(m, r, []dns.EDNS0{e.option()})
 	}
+}
+
+func (e EDE) option() dns.EDNS0 {
 	const most = 200 // octets of text: the reply must fit a datagram
 	if len(e.Text) > most {
 		e.Text = strings.ToValidUTF8(e.Text[:most], "")
 	}
+	return &dns.EDNS0_EDE{InfoCode: e.Code, ExtraText: e.Text}
+}
+
+// addOptions adds options to the OPT record of m, a reply to r, which has one.
+// Those are left out that would make header, question and OPT record longer
+// than what the sender of r takes: truncating a reply leaves these three.
+func addOptions(m, r *dns.Msg, options []dns.EDNS0) {
+	if len(options) == 0 {
+		return
+	}
 	opt := ourOPT(m, r)
-	opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: e.Code, ExtraText: e.Text})
+	rest := dns.Msg{Question: m.Question}
+	room := max(dns.MinMsgSize, int(r.IsEdns0().UDPSize())) - rest.Len() - dns.Len(opt)
+	for _, o := range options {
+		if n := optionLen(o); n <= room {
+			opt.Option = append(opt.Option, o)
+			room -= n
+		}
+	}
+}
+
+// optionLen returns the octets of an option, its code and length among them.
+func optionLen(o dns.EDNS0) int {
+	none := dns.OPT{Hdr: dns.RR_Header{Name: "."}}
+	one := none
+	one.Option = []dns.EDNS0{o}
+	return dns.Len(&one) - dns.Len(&none)
 }
 
 // ourOPT returns the OPT record of m, a reply to r, which has one; it is added

@@ -16,7 +16,7 @@ func Registrable(name string) string {
 	if len(name) < 2 {
 		return "."
 	}
-	bare := name[:len(name)-1]
+	bare := withoutEscapes(name[:len(name)-1])
 	suffix, icann := publicsuffix.PublicSuffix(bare)
 	if len(suffix) >= len(bare) {
 		return name
@@ -26,6 +26,22 @@ func Registrable(name string) string {
 	}
 	i := strings.LastIndexByte(bare[:len(bare)-len(suffix)-1], '.')
 	return name[i+1:]
+}
+
+// withoutEscapes returns a name of the same length with other octets in the
+// place of escaped ones, so that each dot is one between labels (RFC 1035, section 5.1).
+func withoutEscapes(name string) string {
+	if strings.IndexByte(name, '\\') < 0 {
+		return name
+	}
+	b := []byte(name)
+	for i := 0; i < len(b); i++ {
+		if b[i] == '\\' && i+1 < len(b) {
+			b[i], b[i+1] = '_', '_' // which is in no public suffix; the digits of \DDD do no harm
+			i++
+		}
+	}
+	return string(b)
 }
 
 // Parent returns name less its first label; the root is its own parent.

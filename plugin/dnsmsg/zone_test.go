@@ -21,6 +21,10 @@ func TestRegistrable(t *testing.T) {
 		{"db.corp.", "db.corp."},
 		{"1.2.0.192.in-addr.arpa.", "192.in-addr.arpa."},
 		{"in-addr.arpa.", "in-addr.arpa."},
+		{`x\.y.com.`, `x\.y.com.`}, // a dot in a label is no boundary
+		{`a.x\\.y.co.uk.`, "y.co.uk."},
+		{`a.x\.com.`, `a.x\.com.`},
+		{`x\.com.`, `x\.com.`},
 		{"1.0.8.b.d.0.1.0.0.2.ip6.arpa.", "2.ip6.arpa."},
 	} {
 		if got := Registrable(tc.name); got != tc.want {

@@ -208,26 +208,22 @@ func (d *dohExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
 	return r
 }
 
-// dohReply judges a response (RFC 8484, section 4.2).
-func dohReply(resp *http.Response, q *dns.Msg) (m *dns.Msg, kind outcome.Kind, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			m, kind, err = nil, outcome.Malformed, fmt.Errorf("parser gave up: %v", r)
-		}
-	}()
+// dohReply judges a response (RFC 8484, section 4.2), and closes its body.
+func dohReply(resp *http.Response, q *dns.Msg) (*dns.Msg, outcome.Kind, error) {
+	defer resp.Body.Close() // where the status is bad, nothing more is wanted of it
 	if kind, err := judgeHTTP(resp); err != nil {
-		_ = resp.Body.Close() // nothing more is wanted of it
 		return nil, kind, err
 	}
-	m, err = doh.ResponseToMsg(resp)
+	body, err := io.ReadAll(http.MaxBytesReader(nil, resp.Body, dns.MaxMsgSize))
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		return nil, outcome.Malformed, err
+	}
 	if err != nil {
-		if _, ok := errors.AsType[*dns.Error](err); ok {
-			return nil, outcome.Malformed, err
-		}
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, outcome.Malformed, err
-		}
 		return nil, outcome.FromError(err), err
+	}
+	m, err := unpack(body)
+	if err != nil {
+		return nil, outcome.Malformed, err
 	}
 	if !repeatsQuestion(m, q) {
 		return nil, outcome.Mismatched, errOtherQuestion

@@ -134,6 +134,7 @@ func TestDoHFails(t *testing.T) {
 		{"no type", body("", string(answer(query("www.example.org").Wire))), client, outcome.Malformed},
 		{"garbage", body(doh.MimeType, "garbage"), client, outcome.Malformed},
 		{"empty", body(doh.MimeType, ""), client, outcome.Malformed},
+		{"fewer records than promised", body(doh.MimeType, string(with(answer(query("www.example.org").Wire), func(b []byte) { b[7] = 2 }))), client, outcome.Malformed},
 		{"too large", body(doh.MimeType, string(make([]byte, 1<<17))), client, outcome.Malformed},
 		{"other question", body(doh.MimeType, string(answer(query("other.example.org").Wire))), client, outcome.Mismatched},
 		{"query", body(doh.MimeType, string(query("www.example.org").Wire)), client, outcome.Mismatched},

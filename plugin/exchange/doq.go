@@ -95,6 +95,10 @@ func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
 	case err != nil:
 		r.Kind, r.Err = doqKind(err), err
 		d.calls.cfg.tellFault(err)
+	case misplaced(ret.Answer) || misplaced(ret.Ns):
+		r.Kind, r.Err = outcome.Malformed, errMisplaced
+	case !allEveryday(ret) && !sendable(ret):
+		r.Kind, r.Err = outcome.ServFail, errUnsendable // of this name, and no fault of the upstream
 	case !repeatsQuestion(ret, m):
 		r.Kind, r.Err = outcome.Mismatched, errOtherQuestion
 	default:

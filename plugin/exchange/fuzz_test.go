@@ -10,8 +10,8 @@ import (
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 )
 
-// hostile returns seeds: replies to q, good and bad.
-func hostile(q *Query) [][]byte {
+// badReplies returns seeds: replies to q, good and bad.
+func badReplies(q *Query) [][]byte {
 	good := answer(q.Wire)
 	loop := append(append([]byte(nil), good[:q.QuestionEnd]...), 0xc0, byte(q.QuestionEnd), 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 1, 2, 3, 4)
 	opt := append(append([]byte(nil), good[:q.QuestionEnd]...), 0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 4, 0, 8, 0, 9)
@@ -30,7 +30,7 @@ func hostile(q *Query) [][]byte {
 // that fits; nothing panics.
 func FuzzUDPReply(f *testing.F) {
 	q := query("www.example.org")
-	for _, b := range hostile(q) {
+	for _, b := range badReplies(q) {
 		f.Add(b, true)
 		f.Add(b, false)
 	}
@@ -63,7 +63,7 @@ func FuzzUDPReply(f *testing.F) {
 // ends an exchange.
 func FuzzTCPStream(f *testing.F) {
 	q := query("www.example.org")
-	for _, b := range hostile(q) {
+	for _, b := range badReplies(q) {
 		frame := append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)
 		f.Add(frame)
 		f.Add(append(append([]byte(nil), frame...), frame...))

@@ -64,7 +64,6 @@ func FromError(err error) Kind {
 		auth   x509.UnknownAuthorityError
 		bad    x509.CertificateInvalidError
 		limit  LimitError
-		nerr   net.Error
 	)
 	switch {
 	case errors.As(err, &limit):
@@ -76,12 +75,25 @@ func FromError(err error) Kind {
 		return TLS
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return Timeout
-	case errors.As(err, &nerr) && nerr.Timeout():
+	case timedOut(err):
 		return Timeout
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
 		return ConnReset
 	}
 	return Unreachable
+}
+
+// timedOut reports whether err, or one that it wraps, says that it is a
+// time-out. An outer one may not know: net.OpError looks at the next alone.
+func timedOut(err error) bool {
+	var nerr net.Error
+	for errors.As(err, &nerr) {
+		if nerr.Timeout() {
+			return true
+		}
+		err = errors.Unwrap(nerr)
+	}
+	return false
 }
 
 // isAlert reports whether err is an alert that crypto/tls received or sent: the

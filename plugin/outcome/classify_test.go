@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"syscall"
 	"testing"
@@ -113,6 +114,7 @@ func TestFromError(t *testing.T) {
 			"plain":   tc.err,
 			"wrapped": fmt.Errorf("udp 192.0.2.1:53: %w", tc.err),
 			"joined":  errors.Join(errors.New("first"), tc.err),
+			"URL":     &url.Error{Op: "Post", Err: &net.OpError{Op: "read", Err: fmt.Errorf("h2: %w", tc.err)}},
 			"OpError": &net.OpError{Op: "read", Net: "udp", Err: os.NewSyscallError("recvmsg", tc.err)},
 		} {
 			if got := FromError(err); got != tc.want {

@@ -9,6 +9,9 @@
 //     sees, and its delays are timers, so that hours pass in milliseconds;
 //   - [Listen] and [ListenTLS], real sockets.
 //
+// A [Peer] stands in a Net where a Server is not bad enough: it writes its own
+// bytes.
+//
 // What servers truly know is computed from the name, so that a test can tell
 // a right answer from a wrong one without asking: see [A], [Exists] and
 // [Right]. A Server counts and records all that is sent to it, also what it

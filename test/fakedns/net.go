@@ -29,7 +29,8 @@ type Net struct {
 }
 
 type endpoint struct {
-	server *Server
+	server *Server // nil where there is a peer
+	peer   Peer
 	tls    bool
 }
 
@@ -49,6 +50,9 @@ func (n *Net) Add(addr netip.AddrPort, s *Server) { n.add(addr, endpoint{server:
 // AddTLS puts a server at the address, for TLS (RFC 7858). The same server
 // may be at other addresses too.
 func (n *Net) AddTLS(addr netip.AddrPort, s *Server) { n.add(addr, endpoint{server: s, tls: true}) }
+
+// AddPeer puts a peer at the address, for UDP and TCP.
+func (n *Net) AddPeer(addr netip.AddrPort, p Peer) { n.add(addr, endpoint{peer: p}) }
 
 func (n *Net) add(addr netip.AddrPort, e endpoint) {
 	n.mu.Lock()
@@ -125,6 +129,9 @@ func (n *Net) connect(ctx context.Context, local, addr netip.AddrPort, hang bool
 	switch {
 	case hang:
 		w = welcome{hang: true}
+	case ok && e.peer != nil:
+		w.hang = false
+		w.after, w.errno = e.peer.Connect()
 	case ok:
 		w = e.server.connect()
 	}
@@ -145,6 +152,15 @@ func (n *Net) connect(ctx context.Context, local, addr netip.AddrPort, hang bool
 	client, server := newStream(local, addr)
 	client.onClose = func() { n.forget(client) }
 	n.remember(client, "tcp", local, addr)
+	if e.peer != nil {
+		go func() {
+			if e.peer.Stream(server) {
+				reset(server)
+			}
+			server.Close()
+		}()
+		return client, nil
+	}
 	proto := TCP
 	if e.tls {
 		proto = TLS
@@ -159,6 +175,13 @@ func (n *Net) datagram(wire []byte, from, to netip.AddrPort) verdict {
 	if !ok || e.tls {
 		w := n.missing()
 		return verdict{errno: w.errno, after: w.after}
+	}
+	if e.peer != nil {
+		var v verdict
+		for _, p := range e.peer.Datagram(from, wire) {
+			v.packets = append(v.packets, packet{after: p.After, wire: p.Wire, errno: p.Errno})
+		}
+		return v
 	}
 	return e.server.receive(arrival{wire: wire, proto: UDP, from: from})
 }

@@ -117,7 +117,9 @@ func (c *packetConn) push(burst []packet) {
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
 	for _, p := range burst {
-		if !p.stray && !c.read.closed && len(c.queue) < maxQueue {
+		if p.errno != 0 {
+			c.pending = p.errno
+		} else if !p.stray && !c.read.closed && len(c.queue) < maxQueue {
 			c.queue = append(c.queue, p.wire)
 		}
 	}

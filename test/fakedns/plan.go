@@ -41,7 +41,8 @@ type verdict struct {
 type packet struct {
 	after time.Duration
 	wire  []byte
-	stray bool // from another port than the one that was asked
+	stray bool          // from another port than the one that was asked
+	errno syscall.Errno // an ICMP error in its place; 0: none
 }
 
 // plan is a verdict in the making: the true reply, and what the faults have
