@@ -44,6 +44,7 @@ type Guard struct {
 	log      *stateLog
 	passing  func(code uint16) bool // EDNS options that upstreams may see; nil: none
 	follower *follower
+	taps     *taps // of the server block; nil: none. Set before Start.
 
 	siblings []*Guard          // the directives of the server block, this one among them, in their order
 	audience *explain.Audience // whom this one's upstreams are explained to; nil: nobody
@@ -85,15 +86,16 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		options = dnsmsg.PassedOptions(r, g.passing)
 	}
 	req.Key = dnsmsg.KeyOf(r, state.Proto() != "udp", state.Size(), options)
-	a := g.forward(ctx, &req)
+	a, seen := g.observe(ctx, w, r, &req)
+	if g.passOn(a) {
+		g.env.Metrics.Query(metrics.PassedOn)
+		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
+	}
+	seen.answered(&a)
 	if a.Msg == nil && (ctx.Err() != nil || a.Kind == outcome.Cancelled) {
 		// Nobody waits. To write a failure would leave it in the cache for others.
 		g.env.Metrics.Query(metrics.Cancelled)
 		return dns.RcodeServerFailure, errCancelled
-	}
-	if g.passOn(a) {
-		g.env.Metrics.Query(metrics.PassedOn)
-		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
 	g.env.Metrics.Query(resultOf(a))
 	return g.write(w, g.reply(a, r))

@@ -181,6 +181,7 @@ func (g *Guard) wake() {
 func (g *Guard) Stop() {
 	g.rest()
 	g.pool.Load().drain(g.cfg.Timeout+drainEvery, nil)
+	g.taps.close()
 }
 
 // rest ends the looking after the pool. Queries are still served.

@@ -50,6 +50,7 @@ func setup(c *caddy.Controller) error {
 					return plugin.Error(pluginName, g.cfg.at.wrap(err))
 				}
 			}
+			g.taps = tapsFrom(dnsserver.GetConfig(c).Handler("dnstap"))
 			g.Start()
 			return nil
 		})

@@ -2,8 +2,10 @@ package exchange
 
 import (
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -18,7 +20,7 @@ const maxCalls = 1000
 type calls struct {
 	cfg    *Config
 	proto  Proto
-	do     func(context.Context, *Query, Options) Reply
+	do     func(context.Context, *Query, Options, *call) Reply
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -28,7 +30,7 @@ type calls struct {
 	closed  bool
 }
 
-func newCalls(cfg *Config, proto Proto, do func(context.Context, *Query, Options) Reply) *calls {
+func newCalls(cfg *Config, proto Proto, do func(context.Context, *Query, Options, *call) Reply) *calls {
 	c := &calls{cfg: cfg, proto: proto, do: do}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -38,6 +40,30 @@ func newCalls(cfg *Config, proto Proto, do func(context.Context, *Query, Options
 type call struct {
 	cancel context.CancelFunc
 	ended  atomic.Bool
+
+	mu   sync.Mutex
+	sent Sent // At is zero until the query has been written
+}
+
+// over says which connection the query goes over.
+func (c *call) over(local net.Addr) {
+	c.mu.Lock()
+	c.sent.Local = local
+	c.mu.Unlock()
+}
+
+// wrote says when the query had been written.
+func (c *call) wrote(at time.Time) {
+	c.mu.Lock()
+	c.sent.At = at
+	c.mu.Unlock()
+}
+
+// Sent tells how the query went out.
+func (c *call) Sent() (Sent, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sent, !c.sent.At.IsZero()
 }
 
 // Cancel gives the exchange up.
@@ -65,7 +91,7 @@ func (c *calls) start(q *Query, opt Options, sink Sink) Handle {
 	ctx, cancel := context.WithCancel(c.ctx)
 	h := &call{cancel: cancel}
 	c.wg.Go(func() {
-		r := c.do(ctx, q, opt)
+		r := c.do(ctx, q, opt, h)
 		cancel()
 		c.mu.Lock()
 		c.running--
@@ -101,7 +127,7 @@ func (c *calls) close() {
 
 // message returns q as a message of its own, with ID 0.
 func message(q *Query, noEDNS bool) (*dns.Msg, error) {
-	return unpack(appendQuery(nil, q, 0, noEDNS))
+	return unpack(q.AppendTo(nil, 0, noEDNS))
 }
 
 // repeatsQuestion is answers for a reply that has been unpacked already.

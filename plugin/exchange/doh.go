@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/coredns/coredns/plugin/pkg/doh"
@@ -149,31 +148,29 @@ func (c *countedConn) Close() error {
 	return err
 }
 
-// trace follows one request; the client calls it from its own goroutines.
-type trace struct {
-	wrote atomic.Int64 // when the request had been written, since the start
-	local atomic.Pointer[net.Addr]
-}
-
-func (d *dohExchanger) traced(ctx context.Context, start time.Time) (context.Context, *trace) {
-	t := &trace{}
+// traced follows one request; the client calls back from its own goroutines.
+func (d *dohExchanger) traced(ctx context.Context, c *call) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
-			t.local.Store(new(info.Conn.LocalAddr()))
+			c.over(info.Conn.LocalAddr())
 			d.cfg.Events.Conn(HTTPS, info.Reused)
 		},
-		WroteRequest: func(httptrace.WroteRequestInfo) { t.wrote.Store(int64(time.Since(start))) },
-	}), t
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				c.wrote(time.Now())
+			}
+		},
+	})
 }
 
 // do makes one exchange.
-func (d *dohExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
+func (d *dohExchanger) do(ctx context.Context, q *Query, opt Options, c *call) Reply {
 	m, err := message(q, opt.NoEDNS)
 	if err != nil {
 		return Reply{Kind: outcome.Local, Err: err}
 	}
 	start := time.Now()
-	ctx, tr := d.traced(ctx, start)
+	ctx = d.traced(ctx, c)
 	method := d.cfg.DoHMethod
 	if method == "" {
 		method = http.MethodPost
@@ -194,16 +191,19 @@ func (d *dohExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
 	if err != nil {
 		r.Kind, r.Err = dialKind(err), err
 	} else {
-		body := &countedBody{ReadCloser: resp.Body}
+		body := &countedBody{ReadCloser: resp.Body, keep: q.Keep}
 		resp.Body = body
 		r.Msg, r.Kind, r.Err = dohReply(resp, m)
-		r.Size = body.n
+		r.Size, r.Wire = body.n, body.kept
 	}
-	if local := tr.local.Load(); local != nil {
-		r.Local = *local
-	}
+	sent, ok := c.Sent()
+	r.Local = sent.Local
 	if r.Msg != nil {
-		r.RTT = time.Since(start) - time.Duration(tr.wrote.Load())
+		if !ok { // the reply was faster than the news
+			sent.At = start
+			c.wrote(start)
+		}
+		r.RTT = time.Since(sent.At)
 	}
 	return r
 }
@@ -247,14 +247,19 @@ func judgeHTTP(resp *http.Response) (outcome.Kind, error) {
 	return outcome.Unknown, nil
 }
 
-// countedBody counts the octets of a body.
+// countedBody counts the octets of a body, and keeps them where they are wanted.
 type countedBody struct {
 	io.ReadCloser
-	n int
+	n    int
+	keep bool
+	kept []byte
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.n += n
+	if b.keep {
+		b.kept = append(b.kept, p[:n]...)
+	}
 	return n, err
 }

@@ -70,7 +70,7 @@ func (d *doqExchanger) Close() {
 }
 
 // do makes one exchange.
-func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
+func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options, c *call) Reply {
 	// A copy of our own: the proxy changes its ID.
 	m, err := message(q, opt.NoEDNS)
 	if err != nil {
@@ -105,6 +105,14 @@ func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
 		r.Msg, r.Kind = ret, outcome.Classify(ret, false)
 		r.Size = ret.Len()
 		r.RTT = d.roundTrip(start, local)
+		start = time.Now().Add(-r.RTT)
+		if q.Keep {
+			r.Wire, _ = ret.Pack() // it has just been unpacked
+		}
+	}
+	if local != nil { // there was a connection
+		c.over(local)
+		c.wrote(start)
 	}
 	return r
 }

@@ -16,6 +16,7 @@ package exchange
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"time"
@@ -53,6 +54,21 @@ type Query struct {
 	// QuestionEnd is the offset behind the question: Wire[12:QuestionEnd] is
 	// the question section, and Wire[QuestionEnd:] the OPT record or nothing.
 	QuestionEnd int
+	// Keep says that the replies are to keep their octets: Reply.Wire.
+	Keep bool
+}
+
+// AppendTo appends the query to b as it goes on the wire under an ID.
+func (q *Query) AppendTo(b []byte, id uint16, noEDNS bool) []byte {
+	at := len(b)
+	if noEDNS {
+		b = append(b, q.Wire[:q.QuestionEnd]...)
+		binary.BigEndian.PutUint16(b[at+10:], 0)
+	} else {
+		b = append(b, q.Wire...)
+	}
+	binary.BigEndian.PutUint16(b[at:], id)
+	return b
 }
 
 // Options says how to send a query.
@@ -69,11 +85,19 @@ type Reply struct {
 	Kind  outcome.Kind
 	Msg   *dns.Msg      // the reply where there is one, its ID not to be relied on; owned by the receiver
 	Size  int           // octets of the reply on the wire
+	Wire  []byte        // the reply as it came, where Query.Keep asked for it (over QUIC: as packed again); owned by the receiver
 	Proto Proto         // what carried it
 	Local net.Addr      // our end of the socket; nil where there was none
 	RTT   time.Duration // from sending (after any handshake) to the reply; 0 where there was no reply
 	Stale bool          // with ConnReset: the connection had been in use, and was closed as idle ones are; nobody is to blame
 	Err   error         // the detail behind Kind, with address and transport; for people
+}
+
+// Sent is how a query went out.
+type Sent struct {
+	At    time.Time // when it was written
+	ID    uint16    // its message ID; 0 over HTTPS and QUIC
+	Local net.Addr  // our end of the socket
 }
 
 // Sink is told the end of an exchange.
@@ -91,6 +115,9 @@ type Handle interface {
 	// so the sink will not be told. A reply that comes later is recognised as
 	// late, and is not taken for a forgery.
 	Cancel() bool
+	// Sent tells how the query went out, during the exchange and after it;
+	// false: it has not, or, over QUIC, it is not known before the end.
+	Sent() (Sent, bool)
 }
 
 // Exchanger sends queries to one address.

@@ -157,7 +157,7 @@ func TestSourceFault(t *testing.T) {
 func TestCallsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg, ev := testConfig("https", netip.MustParseAddrPort("192.0.2.53:53"))
-		c := newCalls(&cfg, HTTPS, func(ctx context.Context, _ *Query, _ Options) Reply { <-ctx.Done(); return Reply{} })
+		c := newCalls(&cfg, HTTPS, func(ctx context.Context, _ *Query, _ Options, _ *call) Reply { <-ctx.Done(); return Reply{} })
 		defer c.close()
 		for range maxCalls {
 			c.start(query("www.example.org"), Options{}, newSink())

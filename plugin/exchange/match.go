@@ -104,16 +104,3 @@ func repeats(b []byte, n int, mark uint32) bool {
 	end := headerLen + n
 	return len(b) >= end && fingerprint(b[headerLen:end]) == mark
 }
-
-// appendQuery appends q to b as it goes on the wire under an ID.
-func appendQuery(b []byte, q *Query, id uint16, noEDNS bool) []byte {
-	at := len(b)
-	if noEDNS {
-		b = append(b, q.Wire[:q.QuestionEnd]...)
-		binary.BigEndian.PutUint16(b[at+10:], 0)
-	} else {
-		b = append(b, q.Wire...)
-	}
-	binary.BigEndian.PutUint16(b[at:], id)
-	return b
-}

@@ -103,11 +103,18 @@ type ended struct{}
 // Cancel is always too late.
 func (ended) Cancel() bool { return false }
 
+// Sent has nothing to tell.
+func (ended) Sent() (Sent, bool) { return Sent{}, false }
+
 // refuse tells the sink at once that nothing was sent.
 func refuse(sink Sink, proto Proto, kind outcome.Kind, err error) Handle {
 	sink.Done(Reply{Kind: kind, Proto: proto, Err: err})
 	return ended{}
 }
+
+// ago is the instant d before now. It is counted from now, so that it is right
+// by the wall clock even where that has been set since.
+func ago(d time.Duration) time.Time { return time.Now().Add(-d) }
 
 // about wraps err with the transport and the address it is about.
 func (c *Config) about(p Proto, err error) error {

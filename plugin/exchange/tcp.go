@@ -318,6 +318,17 @@ func (f *streamFlight) Cancel() bool {
 	return true
 }
 
+// Sent tells how the query went out.
+func (f *streamFlight) Sent() (Sent, bool) {
+	p := f.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !f.sentIt || f.conn == nil {
+		return Sent{}, false
+	}
+	return Sent{At: ago(p.now() - f.sent), ID: f.id, Local: f.conn.local}, true
+}
+
 // Close ends all exchanges and waits for the goroutines.
 func (p *streamPool) Close() {
 	p.mu.Lock()

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -66,7 +67,7 @@ func (c *streamConn) collect(buf []byte) []byte {
 		f.sent, f.sentIt = now, true
 		at := len(buf)
 		buf = append(buf, 0, 0)
-		buf = appendQuery(buf, f.q, f.id, f.noEDNS)
+		buf = f.q.AppendTo(buf, f.id, f.noEDNS)
 		binary.BigEndian.PutUint16(buf[at:], uint16(len(buf)-at-2))
 		if c.asked == 0 {
 			c.asked = max(now, 1)
@@ -127,6 +128,7 @@ func (c *streamConn) receive(b []byte) {
 	rtt := now - f.sent
 	sink := f.sink
 	isLate := f.state == cancelled
+	keep := !isLate && f.q.Keep
 	if isLate {
 		c.owed--
 		f.state = late
@@ -148,6 +150,9 @@ func (c *streamConn) receive(b []byte) {
 		return
 	}
 	r := Reply{Size: len(b), Proto: p.proto, Local: local, RTT: rtt}
+	if keep {
+		r.Wire = bytes.Clone(b)
+	}
 	var err error
 	if r.Msg, r.Kind, err = parse(b, false); err != nil {
 		r.Err = p.cfg.about(p.proto, err)

@@ -26,6 +26,7 @@ type udpFlight struct {
 	size  uint16        // octets of the question, once ended
 	id    uint16
 	state flightState
+	held  bool // it could not be written
 }
 
 // end makes a tombstone of f.

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -48,6 +49,10 @@ func (s *udpSocket) receive(b []byte, now time.Duration) {
 	switch match {
 	case matchReply:
 		sink.Done(s.reply(b, rtt))
+	case matchKept:
+		r := s.reply(b, rtt)
+		r.Wire = bytes.Clone(b[:min(len(b), readSize)])
+		sink.Done(r)
 	case matchLate:
 		s.pool.cfg.Events.Late(rtt)
 	case matchForged, matchForgedTooOften:
@@ -78,6 +83,7 @@ type udpMatch uint8
 
 const (
 	matchReply          udpMatch = iota // to an exchange that waits
+	matchKept                           // likewise, and the reply's octets are wanted
 	matchLate                           // to one that was cancelled
 	matchDuplicate                      // to one that has its reply
 	matchForged                         // to none
@@ -95,6 +101,9 @@ func (s *udpSocket) match(b []byte, now time.Duration) (sink Sink, rtt time.Dura
 		switch f.state {
 		case waiting:
 			sink = f.sink
+			if f.q.Keep {
+				match = matchKept
+			}
 			f.end(answered)
 			s.out--
 		case cancelled:

@@ -97,11 +97,14 @@ var packets = sync.Pool{New: func() any { return new([512]byte) }}
 // socket's buffer is an error.
 func (s *udpSocket) send(f *udpFlight, q *Query, noEDNS bool) {
 	buf := packets.Get().(*[512]byte)
-	_, err := s.conn.Write(appendQuery(buf[:0], q, f.id, noEDNS))
+	_, err := s.conn.Write(q.AppendTo(buf[:0], f.id, noEDNS))
 	packets.Put(buf)
 	if err == nil {
 		return
 	}
+	s.mu.Lock()
+	f.held = true
+	s.mu.Unlock()
 	kind, wrapped := outcome.FromError(err), s.pool.cfg.about(UDP, err)
 	switch kind {
 	case outcome.Local, outcome.Cancelled:
@@ -148,6 +151,14 @@ func (f *udpFlight) Cancel() bool {
 		s.shut()
 	}
 	return true
+}
+
+// Sent tells how the query went out.
+func (f *udpFlight) Sent() (Sent, bool) {
+	s := f.sock
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Sent{At: ago(s.pool.now() - f.sent), ID: f.id, Local: s.local}, !f.held
 }
 
 // retire lets the socket take no more queries. It closes once nothing is

@@ -21,7 +21,7 @@ func (w *walk) finish(a *upstream.Attempt, r exchange.Reply) bool {
 		w.f.hedges.Refund()
 		w.f.cfg.Observer.Hedge(HedgeWon)
 	}
-	w.answer = Answer{Msg: r.Msg, Kind: r.Kind, Upstream: a.Upstream.To(), Attempts: len(w.tries), Hedged: w.hedged}
+	w.answer = Answer{Msg: r.Msg, Kind: r.Kind, Upstream: a.Upstream.To(), Attempts: len(w.tries), Hedged: w.hedged, Steered: w.steered}
 	w.abandon(a, r.Kind)
 	return true
 }
@@ -37,19 +37,39 @@ func (w *walk) stillOpen(a *upstream.Attempt) bool {
 }
 
 // abandon leaves the other attempts to themselves, and learns from the replies
-// that they still get: an upstream that denies what has been answered, or
-// answers what has been denied, or answers after all what seemed lost.
+// that they have got at the same time, or still get: an upstream that denies
+// what has been answered, or answers what has been denied, or answers after all
+// what seemed lost.
 func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
+	watch := w.watch()
 	if w.pending == 0 {
+		if watch != nil {
+			watch.Over()
+		}
 		return
 	}
-	f, key := w.f, w.req.Key
 	if k == outcome.OK && by != nil {
 		w.noteLate(by)
 	}
-	var after func(*upstream.Attempt, exchange.Reply)
-	if by != nil && len(f.cfg.Upstreams) > 1 && (k == outcome.OK || k.Denied()) {
-		after = func(a *upstream.Attempt, r exchange.Reply) { f.afterthought(key, by, k, a, r) }
+	learn := w.lesson(by, k)
+	for ; len(w.results) > 0; w.pending-- {
+		r := <-w.results
+		if watch != nil {
+			watch.Ended(r.Attempt, r.Reply)
+		}
+		if learn != nil {
+			learn(r.Attempt, r.Reply)
+		}
+	}
+	after := learn
+	if watch != nil {
+		watch.Over()
+		after = func(a *upstream.Attempt, r exchange.Reply) {
+			watch.Late(a, r)
+			if learn != nil {
+				learn(a, r)
+			}
+		}
 	}
 	for _, a := range w.tries {
 		if after == nil || a == by {
@@ -58,6 +78,21 @@ func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
 		}
 		a.Abandon(func(r exchange.Reply) { after(a, r) })
 	}
+	for len(w.results) > 0 { // meanwhile
+		if r := <-w.results; after != nil {
+			after(r.Attempt, r.Reply)
+		}
+	}
+}
+
+// lesson returns what is to be learned from replies that nobody waits for any
+// more, after the reply k by another upstream has been passed on; nil: nothing.
+func (w *walk) lesson(by *upstream.Attempt, k outcome.Kind) func(a *upstream.Attempt, r exchange.Reply) {
+	f, key := w.f, w.req.Key
+	if by == nil || len(f.cfg.Upstreams) < 2 || (k != outcome.OK && !k.Denied()) {
+		return nil
+	}
+	return func(a *upstream.Attempt, r exchange.Reply) { f.afterthought(key, by, k, a, r) }
 }
 
 // noteLate records which upstreams were late where another has answered: an
@@ -246,7 +281,7 @@ func (f *Forwarder) whyDead() dnsmsg.EDE {
 
 // fail ends the walk without a reply.
 func (w *walk) fail(k outcome.Kind, e dnsmsg.EDE) bool {
-	w.answer = Answer{Kind: k, EDE: e, Attempts: len(w.tries), Hedged: w.hedged}
+	w.answer = Answer{Kind: k, EDE: e, Attempts: len(w.tries), Hedged: w.hedged, Steered: w.steered}
 	w.abandon(nil, k)
 	return true
 }

@@ -104,6 +104,7 @@ const (
 type Request struct {
 	Key  dnsmsg.Key // what is asked
 	Name string     // the name in the client's own case
+	Look *Look      // what somebody wants to see of it; nil: nobody looks
 }
 
 // Answer is what came of a Request.
@@ -124,6 +125,8 @@ type Answer struct {
 	Hedged bool
 	// Shared says that another client's query was waited for.
 	Shared bool
+	// Steered says that what is known of the name's zone kept an upstream from being asked first, or had one asked first. Not told unless Request.Look is set.
+	Steered bool
 }
 
 // Forwarder answers queries from a pool. Make it with New.

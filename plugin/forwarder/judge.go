@@ -22,7 +22,11 @@ const (
 // Result implements race.Contest: a result came in.
 func (w *walk) Result(now time.Time, r upstream.Result) bool {
 	w.pending--
+	w.cause = Retry
 	a, reply := r.Attempt, r.Reply
+	if watch := w.watch(); watch != nil {
+		watch.Ended(a, reply)
+	}
 	switch k := reply.Kind; {
 	case reply.Msg != nil && slices.Contains(w.f.cfg.Failover, reply.Msg.Rcode):
 		return w.failedBy(now, a, reply)
@@ -141,6 +145,7 @@ func better(a, b held) bool {
 // verify asks those who may contradict the denial that is held, and passes it
 // on when none is left.
 func (w *walk) verify(now time.Time) bool {
+	w.cause = Verification
 	open := zones.Set(0)
 	for i, u := range w.f.cfg.Upstreams {
 		switch {

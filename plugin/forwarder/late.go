@@ -79,11 +79,13 @@ func (w *walk) lifeSeen() bool {
 
 // late makes the next attempt: the ones under way are late.
 func (w *walk) late(now time.Time) {
+	w.cause = Hedge
 	if w.held.by != nil {
 		w.lateVerifier(now)
 		return
 	}
 	if w.pending == 0 { // the pause after a fault of this host is over
+		w.cause = Retry
 		w.resume(now)
 		return
 	}

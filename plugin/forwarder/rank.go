@@ -20,6 +20,7 @@ func (w *walk) rank(now time.Time) {
 	}
 	w.order = w.f.candidates(w.order[:0], now, w.eligible, w.view, w.tcp)
 	selector.Order(w.f.cfg.Policy, w.order, w.f.cfg.Draw)
+	w.steered = w.req.Look != nil && w.isSteered(now)
 }
 
 // candidates appends to cs the eligible upstreams with their ranks, for a query

@@ -119,6 +119,8 @@ func (c call) Cancel() bool {
 	return inTime
 }
 
+func (call) Sent() (exchange.Sent, bool) { return exchange.Sent{}, true }
+
 func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Sink) exchange.Handle {
 	m := new(dns.Msg)
 	if err := m.Unpack(q.Wire); err != nil {

@@ -37,7 +37,9 @@ type walk struct {
 	resent  int       // attempts beyond the first of each upstream
 	unsent  int       // attempts that ended before anything was sent
 	hedged  bool
-	paused  int // times that nothing was done for a while, after faults of this host
+	paused  int   // times that nothing was done for a while, after faults of this host
+	cause   Cause // why the next attempt is made
+	steered bool
 
 	held    held // the best denial so far
 	failed  []*upstream.Attempt
@@ -139,10 +141,11 @@ func (w *walk) beginDead(now time.Time) (over bool) {
 func newQuery(r *Request) (*exchange.Query, error) {
 	q := &struct {
 		exchange.Query
-		room [96]byte // enough for most
+		room [88]byte // enough for most, and all of it is of a size that the allocator has
 	}{}
 	var err error
 	q.Wire, q.QuestionEnd, err = dnsmsg.Pack(q.room[:0], r.Key, r.Name)
+	q.Keep = r.Look != nil && r.Look.Wire
 	return &q.Query, err
 }
 
@@ -203,6 +206,9 @@ func (w *walk) send(now time.Time, a *upstream.Attempt) {
 	w.tries = append(w.tries, a)
 	w.pending++
 	w.up(a.Index).Send(now, w.query, a, w.results)
+	if watch := w.watch(); watch != nil {
+		watch.Started(a, w.query, w.causeOf(a))
+	}
 }
 
 // Trials.

@@ -41,9 +41,12 @@ func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Si
 func (*server) Cancel() bool { return true }
 func (*server) Close()       {}
 
+func (*server) Sent() (exchange.Sent, bool) { return exchange.Sent{}, true }
+
 type handle struct{ *time.Timer }
 
-func (h handle) Cancel() bool { return h.Stop() }
+func (h handle) Cancel() bool              { return h.Stop() }
+func (handle) Sent() (exchange.Sent, bool) { return exchange.Sent{}, true }
 
 func (s *server) set(answers bool) {
 	s.mu.Lock()

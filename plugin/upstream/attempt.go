@@ -84,7 +84,8 @@ func (u *Upstream) overdueAfter() time.Duration {
 }
 
 // Abandon says that nobody waits for the attempt any more. It is watched to
-// its end all the same; after, which may be nil, is told of a reply then.
+// its end all the same; after, which may be nil, is told of that: with
+// outcome.Timeout where there is no reply by then.
 func (a *Attempt) Abandon(after func(exchange.Reply)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -104,7 +105,11 @@ func (a *Attempt) Done(r exchange.Reply) {
 	a.mu.Unlock()
 
 	a.Upstream.ended(now, a, was, r)
+	a.tell(r)
+}
 
+// tell tells who waits of the end, or who does after the attempt was abandoned.
+func (a *Attempt) tell(r exchange.Reply) {
 	a.mu.Lock()
 	after := a.after
 	if a.to != nil {
@@ -125,6 +130,7 @@ func (a *Attempt) age(t int64, linger int64) (now stage, changed bool) {
 	case a.stage == ended:
 		return ended, false
 	case t >= a.giveUpAt+linger && a.stage == timedOut:
+		a.to = nil
 		return ended, a.cancelLocked()
 	case t >= a.giveUpAt && a.stage == overdue:
 		a.stage = timedOut
@@ -138,7 +144,6 @@ func (a *Attempt) age(t int64, linger int64) (now stage, changed bool) {
 
 func (a *Attempt) cancelLocked() bool {
 	a.stage = ended
-	a.to, a.after = nil, nil
 	if a.handle != nil {
 		a.handle.Cancel()
 	}
@@ -152,18 +157,17 @@ func (u *Upstream) giveUp(as []*Attempt) {
 		a.mu.Lock()
 		open, counted := a.stage != ended, a.stage >= timedOut
 		if open {
-			if a.to != nil {
-				a.to <- Result{Attempt: a, Reply: exchange.Reply{Kind: outcome.Cancelled, Proto: a.proto()}}
-			}
 			a.cancelLocked()
 		}
 		a.mu.Unlock()
-		if open {
-			u.unwatch()
+		if !open {
+			continue
 		}
-		if open && !counted {
+		u.unwatch()
+		if !counted {
 			u.cfg.Observer.Attempt(End{Kind: outcome.Cancelled, Proto: a.proto(), Rcode: -1, Probe: a.Probe})
 		}
+		a.tell(exchange.Reply{Kind: outcome.Cancelled, Proto: a.proto()})
 	}
 }
 

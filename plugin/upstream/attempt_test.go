@@ -126,14 +126,15 @@ func TestWatchedToTheEnd(t *testing.T) {
 		after time.Duration
 		want  State
 		count outcome.Kind
-		told  int // replies that came after all
+		told  outcome.Kind // what is heard of the end
+		early int          // how many have ended after 4 s
 	}{
-		"answered":           {outcome.OK, 20 * ms, Healthy, outcome.OK, 5},
-		"answered late":      {outcome.OK, 1500 * ms, Healthy, outcome.OK, 5},
-		"answered very late": {outcome.OK, 3 * time.Second, Healthy, outcome.Timeout, 5},
-		"refused":            {outcome.ConnRefused, ms, Ejected, outcome.ConnRefused, 5},
-		"silent":             {outcome.Unknown, never, Suspect, outcome.Timeout, 0},
-		"a local fault":      {outcome.Local, ms, Unknown, outcome.Local, 5},
+		"answered":           {outcome.OK, 20 * ms, Healthy, outcome.OK, outcome.OK, 5},
+		"answered late":      {outcome.OK, 1500 * ms, Healthy, outcome.OK, outcome.OK, 5},
+		"answered very late": {outcome.OK, 3 * time.Second, Healthy, outcome.Timeout, outcome.OK, 5},
+		"refused":            {outcome.ConnRefused, ms, Ejected, outcome.ConnRefused, outcome.ConnRefused, 5},
+		"silent":             {outcome.Unknown, never, Suspect, outcome.Timeout, outcome.Timeout, 0},
+		"a local fault":      {outcome.Local, ms, Unknown, outcome.Local, outcome.Local, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, nil, func(t *testing.T, r *rig) {
@@ -142,7 +143,7 @@ func TestWatchedToTheEnd(t *testing.T) {
 				for range 5 {
 					a := r.start(tc.k, tc.after, new(Attempt), to)
 					a.Abandon(func(reply exchange.Reply) {
-						if told.Add(1); reply.Kind != tc.k {
+						if told.Add(1); reply.Kind != tc.told {
 							t.Errorf("told of %s", reply.Kind)
 						}
 					})
@@ -153,13 +154,13 @@ func TestWatchedToTheEnd(t *testing.T) {
 				time.Sleep(4 * time.Second)
 				synctest.Wait()
 				r.want(tc.want, name)
-				if len(to) != 0 || int(told.Load()) != tc.told || r.counted(tc.count) != 5 {
+				if len(to) != 0 || int(told.Load()) != tc.early || r.counted(tc.count) != 5 {
 					t.Errorf("%d results, told %d times, counted %v", len(to), told.Load(), r.kinds)
 				}
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
-				if n := r.u.Snapshot().Outstanding; n != 0 || len(r.s.open) != 0 {
-					t.Errorf("%d outstanding, %d exchanges open, want none", n, len(r.s.open))
+				if n := r.u.Snapshot().Outstanding; n != 0 || len(r.s.open) != 0 || told.Load() != 5 {
+					t.Errorf("%d outstanding, %d exchanges open, want none; told %d times", n, len(r.s.open), told.Load())
 				}
 			})
 		})
@@ -210,6 +211,18 @@ func TestTold(t *testing.T) {
 	}
 }
 
+// TestSentOf holds that an attempt knows how it went out.
+func TestSentOf(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		for proto, a := range map[exchange.Proto]*Attempt{exchange.UDP: {}, exchange.TCP: {Options: exchange.Options{TCP: true}}} {
+			r.start(outcome.OK, ms, a, nil)
+			if sent, ok := a.Sent(); !ok || sent.ID != 7 || a.Proto() != proto {
+				t.Errorf("sent %v, %+v by %s, want %s", ok, sent, a.Proto(), proto)
+			}
+		}
+	})
+}
+
 // TestMerelySecond holds that an upstream whose replies always come second is not blamed.
 func TestMerelySecond(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
@@ -227,14 +240,24 @@ func TestClose(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
 		r.ask(1, outcome.OK, ms)
 		to := make(chan Result, 100)
-		for range 100 {
-			r.start(0, never, new(Attempt), to)
+		told := 0
+		for i := range 100 {
+			if a := r.start(0, never, new(Attempt), to); i%2 == 0 {
+				a.Abandon(func(reply exchange.Reply) {
+					if told++; reply.Kind != outcome.Cancelled {
+						t.Errorf("told of %s", reply.Kind)
+					}
+				})
+			}
 		}
 		r.u.Close()
 		synctest.Wait()
 		r.want(Healthy, "closed")
-		if n := r.u.Snapshot().Outstanding; n != 0 || len(to) != 100 || r.counted(outcome.Cancelled) != 100 {
-			t.Errorf("%d outstanding, %d results, counted %v", n, len(to), r.kinds)
+		if n := r.u.Snapshot().Outstanding; n != 0 || len(to) != 50 || told != 50 || r.counted(outcome.Cancelled) != 100 {
+			t.Errorf("%d outstanding, %d results, told %d times, counted %v", n, len(to), told, r.kinds)
+		}
+		if _, sent := r.start(0, never, new(Attempt), to).Sent(); sent {
+			t.Error("sent after Close")
 		}
 		time.Sleep(time.Minute) // no timer is left that blames anybody
 		r.want(Healthy, "long closed")

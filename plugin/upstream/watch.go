@@ -143,6 +143,7 @@ func (u *Upstream) aged(now time.Time, a *Attempt, became stage) {
 		}
 	case ended:
 		u.unwatch()
+		a.tell(exchange.Reply{Kind: outcome.Timeout, Proto: a.proto()})
 	}
 }
 

@@ -1,6 +1,7 @@
 package fakedns
 
 import (
+	"bytes"
 	"maps"
 	"net/netip"
 	"time"
@@ -32,6 +33,7 @@ type Record struct {
 	UDPSize  uint16 // as advertised
 	Options  []uint16
 	Size     int
+	Wire     []byte
 }
 
 // Probe reports whether the query is one that health checks send.
@@ -72,7 +74,7 @@ func (s *Server) recordLocked(t time.Duration, in arrival, q *dns.Msg) {
 		c.ByProto, c.ByType, c.ByName = make(map[Proto]int), make(map[uint16]int), make(map[string]int)
 		c.Ports, c.IDs = make(map[uint16]int), make(map[uint16]int)
 	}
-	r := Record{At: t, Proto: in.proto, From: in.from, Size: len(in.wire)}
+	r := Record{At: t, Proto: in.proto, From: in.from, Size: len(in.wire), Wire: bytes.Clone(in.wire)}
 	c.Queries++
 	c.ByProto[in.proto]++
 	if in.proto == UDP {
