@@ -10,6 +10,10 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 build: ## the CoreDNS binary: bin/coredns; VERSION=1.2.3 stamps a release
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/coredns ./cmd/coredns
 
+.PHONY: image
+image: ## the image coredns-dnsguard; DOCKER=podman builds it with that
+	$(or $(DOCKER),docker) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse --short=12 HEAD) -t coredns-dnsguard$(if $(VERSION),:$(VERSION)) .
+
 .PHONY: test
 test: ## all tests but the end-to-end ones
 	$(GO) test ./...
@@ -23,7 +27,7 @@ lint: ## golangci-lint v2.15.0, from the PATH
 	gofmt -l . && $(GO) vet ./... && golangci-lint run ./...
 
 .PHONY: generate
-generate: ## after a change of plugin.cfg
+generate: ## after a change of plugin.cfg or README.md
 	$(GO) generate ./...
 
 .PHONY: fuzz
@@ -38,6 +42,11 @@ fuzz: ## each fuzz target for FUZZ_TIME
 .PHONY: e2e
 e2e: ## real sockets and processes, in network namespaces: as root, on Linux
 	DNSGUARD_E2E=1 $(GO) test ./test/e2e/... -count=1 -v -timeout 40m
+
+.PHONY: ship
+ship: ## build and run the image, and stock CoreDNS with the plugin: as root, on Debian
+	test/image/run
+	test/stock/run
 
 .PHONY: bench
 bench: ## beside stock forward

@@ -179,7 +179,7 @@ func TestCorefilesStart(t *testing.T) {
 // TestReadmeSections holds the form of CoreDNS's plugins.
 func TestReadmeSections(t *testing.T) {
 	text, at := readFile(t, readme), 0
-	for _, heading := range []string{"Name", "Description", "Syntax", "Metrics", "Examples", "Bugs", "See Also"} {
+	for _, heading := range []string{"Name", "Description", "Syntax", "Examples", "Metrics", "Ready", "Bugs", "See Also"} {
 		i := strings.Index(text, "\n## "+heading+"\n")
 		if i < at {
 			t.Errorf("section %q is missing or not in its place", heading)
@@ -350,7 +350,7 @@ func TestMigrationMetrics(t *testing.T) {
 
 // TestLinks holds that what the documentation links to is there: files, and headings of the same or another document.
 func TestLinks(t *testing.T) {
-	for _, doc := range []string{readme, migration, "CONTRIBUTING.md", "docs/adr/README.md"} {
+	for _, doc := range []string{readme, migration, "docs/install.md", "CONTRIBUTING.md", "docs/adr/README.md"} {
 		for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(readFile(t, doc), -1) {
 			link, err := url.Parse(m[1])
 			if err != nil || link.Scheme != "" {
