@@ -149,17 +149,17 @@ func FuzzServeDNS(f *testing.F) {
 }
 
 // visitAll serves all errands, and stops the plugin when the last has begun.
-func visitAll(errands []errand, make func() *dnsguard.Guard) []*visit {
+func visitAll(errands []errand, build func() *dnsguard.Guard) []*visit {
 	var wg sync.WaitGroup
 	var all []*visit
-	g := make()
+	g := build()
 	g.Start()
 	for _, e := range errands {
 		time.Sleep(e.after)
 		if e.reload {
 			synctest.Wait() // the server lets those in that it has accepted, before it stops the old one
 			old := g
-			g = make()
+			g = build()
 			if err := g.Inherit(old); err != nil {
 				panic(err)
 			}
