@@ -3,6 +3,7 @@ package hostile
 import (
 	"context"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,8 @@ import (
 	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
 
+	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+	"github.com/dnsguard/dnsguard/plugin/explain"
 	"github.com/dnsguard/dnsguard/test/tape"
 )
 
@@ -22,6 +25,7 @@ type errand struct {
 	msg    *dns.Msg
 	tcp    bool
 	cancel time.Duration // after which the client is gone; 0: it waits
+	reload bool          // the directive's place is taken by another before
 }
 
 // longest is a name of 255 octets.
@@ -37,7 +41,7 @@ func readErrands(x *tape.Tape) []errand {
 		if how&1 != 0 {
 			e.after = x.Wait()
 		}
-		e.tcp = how&2 != 0
+		e.tcp, e.reload = how&2 != 0, how&16 != 0
 		if how&4 != 0 {
 			e.cancel = x.Wait()
 		}
@@ -63,7 +67,10 @@ func readErrands(x *tape.Tape) []errand {
 func readQuestion(x *tape.Tape) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetQuestion(tape.Of(x, "www.example.org.", "wWw.Example.org.", "nx.example.org.", "a.sub.example.org.", "b.private.example.org.",
-		"example.org.", "www.example.com.", "com.", ".", longest, `x\.y.example.org.`, `\000\255.example.org.`), dns.TypeA)
+		"example.org.", "www.example.com.", "com.", ".", longest, `x\.y.example.org.`, `\000\255.example.org.`, "upstreams.dnsguard.", `x\.y.example.org.upstreams.dnsguard.`), dns.TypeA)
+	if explained(m.Question[0].Name) {
+		m.Question[0].Qtype, m.Question[0].Qclass = dns.TypeTXT, dns.ClassCHAOS
+	}
 	m.Id = uint16(x.Byte())
 	flags := x.Byte()
 	if flags&1 != 0 {
@@ -96,8 +103,12 @@ var errands = []string{
 	"\x00\x00\x01\x30\x01\x00" + "\x04\x02\x00\x01\x00", // EDNS with 512 octets; one that gives up
 	"\x00\x03\x01\x00" + "\x00\x04\x01\x00" + "\x02\x05\x01\x01\x01",
 	"\x00\x00\x01\x40\x05\x00\x01\x00" + "\x00\x09\x01\x10\x02\x04abcd\xfd\xe9",
+	"\x00\x00\x01\x00" + "\x10\x00\x01\x00" + "\x11\x03\x00\x01\x00" + "\x00\x0c\x01\x00" + "\x00\x0d\x01\x10\x00\x00", // reloads; what the plugin tells of itself
 	"\x08\x15\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01",
 }
+
+// explained reports whether a name is the plugin's own, in class CH.
+func explained(name string) bool { return dnsmsg.Within(strings.ToLower(name), explain.Zone) }
 
 // visit is what became of an errand.
 type visit struct {
@@ -200,12 +211,15 @@ func (v *visit) Write(wire []byte) (int, error) {
 	return len(wire), nil
 }
 
+// client is where all queries come from.
+var client = netip.MustParseAddr("10.1.0.1")
+
 // RemoteAddr implements dns.ResponseWriter.
 func (v *visit) RemoteAddr() net.Addr {
 	if v.tcp {
-		return &net.TCPAddr{IP: net.IPv4(10, 1, 0, 1), Port: 40_000}
+		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(client, 40_000))
 	}
-	return &net.UDPAddr{IP: net.IPv4(10, 1, 0, 1), Port: 40_000}
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(client, 40_000))
 }
 
 // LocalAddr implements dns.ResponseWriter.

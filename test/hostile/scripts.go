@@ -5,6 +5,7 @@ import "github.com/miekg/dns"
 // The beginning of a script: what becomes of connections.
 const (
 	accepts  = "\x00\x00"
+	probed   = "\x04\x00" // and answers probes
 	refuses  = "\x00\x01"
 	hangs    = "\x00\x03"
 	chatters = "\x00\x05\x04\x00\x02ab"
@@ -54,6 +55,8 @@ func Scripts() []string {
 	all := []string{
 		"",
 		accepts + none,
+		probed + none,
+		probed + stops,
 		accepts + closed + "\x00",
 		accepts + stops,
 		refuses + one + says(kindTC),
