@@ -157,9 +157,9 @@ func PassedOptions(r *dns.Msg, pass func(code uint16) bool) string {
 // Unsupported says with which response code a query is to be answered that is
 // not to be forwarded: NOTIMP for opcodes but QUERY and for zone transfers
 // (RFC 5936, RFC 1995), FORMERR for a question count but one, a type that may
-// not be asked for (RFC 6895, section 3.1) or several OPT records (RFC 6891,
-// section 6.1.1), REFUSED for classes but IN and CH. ok is false where the
-// query may be forwarded.
+// not be asked for (RFC 6895, section 3.1) or more than one OPT record (RFC
+// 6891, section 6.1.1), REFUSED for classes but IN and CH. ok is false where
+// the query may be forwarded.
 func Unsupported(r *dns.Msg) (rcode int, ok bool) {
 	if r.Opcode != dns.OpcodeQuery {
 		return dns.RcodeNotImplemented, true
@@ -185,6 +185,7 @@ func Unsupported(r *dns.Msg) (rcode int, ok bool) {
 	return 0, false
 }
 
+// manyOPT reports whether r has more than one OPT record.
 func manyOPT(r *dns.Msg) bool {
 	n := 0
 	for _, rr := range r.Extra {

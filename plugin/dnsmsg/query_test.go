@@ -229,9 +229,10 @@ func TestUnsupported(t *testing.T) {
 		"a response":   {func(m *dns.Msg) { m.Response = true }, dns.RcodeFormatError, true},
 		"no question":  {func(m *dns.Msg) { m.Question = nil }, dns.RcodeFormatError, true},
 		"two":          {func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }, dns.RcodeFormatError, true},
+		"one OPT":      {func(m *dns.Msg) { m.SetEdns0(1232, false) }, 0, false},
 		"two OPT": {func(m *dns.Msg) {
 			m.SetEdns0(1232, false)
-			m.Extra = append(m.Extra, m.Extra[0])
+			m.SetEdns0(1232, false)
 		}, dns.RcodeFormatError, true},
 		"long name": {func(m *dns.Msg) { m.Question[0].Name = "aaa." + longest }, dns.RcodeFormatError, true},
 		"bad name":  {func(m *dns.Msg) { m.Question[0].Name = strings.Repeat("x", 64) + "." }, dns.RcodeFormatError, true},

@@ -19,6 +19,10 @@ const (
 	streamFor = 30 * time.Second // UDP, while forged replies come, or cookies are asked for
 )
 
+// cutWait is how long a client that has a truncated reply to be passed on waits
+// for the whole one: connecting, and as long again.
+const cutWait = time.Second
+
 // Result implements race.Contest: a result came in.
 func (w *walk) Result(now time.Time, r upstream.Result) bool {
 	w.pending--
@@ -199,6 +203,11 @@ func (w *walk) truncatedBy(now time.Time, a *upstream.Attempt, r exchange.Reply)
 	}
 	if !w.launch(now, a.Index, exchange.Options{TCP: true}) && w.pending == 0 {
 		return w.finish(a, r)
+	}
+	if !w.req.Key.Stream { // the client can do the same itself
+		if until := now.Add(cutWait + a.Upstream.LateAfter()); until.Before(w.deadline) {
+			w.deadline = until
+		}
 	}
 	return false
 }

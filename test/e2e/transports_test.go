@@ -184,6 +184,8 @@ func TestTruncatedWithoutTCP(t *testing.T) {
 	for name, rule := range map[string]string{
 		"closed":  "iif eth0 tcp dport 53 counter name hits reject with tcp reset",
 		"dropped": "iif eth0 tcp dport 53 counter name hits drop",
+		"reset":   "iif eth0 tcp dport 53 tcp flags & psh == psh counter name hits reject with tcp reset", // by the first query
+		"hanging": "iif eth0 tcp dport 53 tcp flags & psh == psh counter name hits drop",
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := transportLab(t)
