@@ -118,6 +118,18 @@ func TestWriteFaults(t *testing.T) {
 	}
 }
 
+// TestReadFault holds that a socket which breaks for want of something here is told of.
+func TestReadFault(t *testing.T) {
+	inMemory(t, func(t *testing.T, x *udpPool, n *memNet, ev *counts) {
+		sink := newSink()
+		x.Start(query("www.example.org"), Options{}, sink)
+		far := <-n.far
+		far.peer.errs <- &net.OpError{Op: "read", Net: "udp", Err: syscall.ENOMEM}
+		wantKind(t, sink.wait(t), outcome.Local)
+		ev.wantFaults(t, outcome.FaultBuffers, 1)
+	})
+}
+
 // brokenConn is a connection that cannot be written to.
 type brokenConn struct {
 	net.Conn

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
@@ -88,11 +89,14 @@ func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
 // lesson returns what is to be learned from replies that nobody waits for any
 // more, after the reply k by another upstream has been passed on; nil: nothing.
 func (w *walk) lesson(by *upstream.Attempt, k outcome.Kind) func(a *upstream.Attempt, r exchange.Reply) {
-	f, key := w.f, w.req.Key
-	if by == nil || len(f.cfg.Upstreams) < 2 || (k != outcome.OK && !k.Denied()) {
+	if by == nil || len(w.f.cfg.Upstreams) < 2 || (k != outcome.OK && !k.Denied()) {
 		return nil
 	}
-	return func(a *upstream.Attempt, r exchange.Reply) { f.afterthought(key, by, k, a, r) }
+	after := &afterthought{f: w.f, key: w.req.Key, by: by, k: k}
+	if k == outcome.OK {
+		after.disputed.Store(uint64(w.denied)) // counted by win
+	}
+	return after.learn
 }
 
 // noteLate records which upstreams were late where another has answered: an
@@ -109,37 +113,54 @@ func (w *walk) noteLate(by *upstream.Attempt) {
 	}
 }
 
-// afterthought learns from a reply that nobody waits for any more, after the
-// reply k by another upstream has been passed on.
-func (f *Forwarder) afterthought(key dnsmsg.Key, by *upstream.Attempt, k outcome.Kind, a *upstream.Attempt, r exchange.Reply) {
-	now := time.Now()
+// afterthought learns from the replies that nobody waits for any more, after
+// the reply k of another upstream has been passed on.
+type afterthought struct {
+	f        *Forwarder
+	key      dnsmsg.Key
+	by       *upstream.Attempt // whose reply it was
+	k        outcome.Kind
+	disputed atomic.Uint64 // zones.Set of those whose denial has been counted
+}
+
+// learn takes the reply to attempt a.
+func (t *afterthought) learn(a *upstream.Attempt, r exchange.Reply) {
+	f, now := t.f, time.Now()
 	switch {
-	case a.Index == by.Index:
-	case k == outcome.OK:
-		f.afterAnswer(now, key, by, a, r.Kind)
+	case a.Index == t.by.Index:
+	case t.k == outcome.OK:
+		t.afterAnswer(now, a, r.Kind)
 	case r.Kind != outcome.OK:
-	case k == outcome.NoData && !address(key.Type):
+	case t.k == outcome.NoData && !address(t.key.Type):
 		f.table.DisputedType()
 	default:
-		f.table.Disputed(now, key.Name, a.Index, zones.Of(by.Index), 0)
-		f.cfg.Observer.Disputed(by.Upstream.To())
+		f.table.Disputed(now, t.key.Name, a.Index, zones.Of(t.by.Index), 0)
+		t.count(t.by)
 	}
 }
 
 // afterAnswer learns from a reply that comes after another upstream's answer.
-func (f *Forwarder) afterAnswer(now time.Time, key dnsmsg.Key, by, a *upstream.Attempt, k outcome.Kind) {
+func (t *afterthought) afterAnswer(now time.Time, a *upstream.Attempt, k outcome.Kind) {
+	f, name := t.f, t.key.Name
 	switch {
 	case k == outcome.OK:
-		f.table.Positive(now, key.Name, a.Index)
-	case k == outcome.NoData && !address(key.Type):
+		f.table.Positive(now, name, a.Index)
+	case k == outcome.NoData && !address(t.key.Type):
 		f.table.DisputedType()
 	case k.Denied():
-		f.table.Disputed(now, key.Name, by.Index, zones.Of(a.Index), 0)
-		f.cfg.Observer.Disputed(a.Upstream.To())
+		f.table.Disputed(now, name, t.by.Index, zones.Of(a.Index), 0)
+		t.count(a)
 	case k == outcome.Refused:
-		f.table.Disputed(now, key.Name, by.Index, 0, zones.Of(a.Index))
+		f.table.Disputed(now, name, t.by.Index, 0, zones.Of(a.Index))
 	case k != outcome.Truncated:
-		f.contradicted(now, key.Name, a, k)
+		f.contradicted(now, name, a, k)
+	}
+}
+
+// count counts a denial as disputed, once however often either side was asked.
+func (t *afterthought) count(a *upstream.Attempt) {
+	if bit := uint64(zones.Of(a.Index)); t.disputed.Or(bit)&bit == 0 {
+		t.f.cfg.Observer.Disputed(a.Upstream.To())
 	}
 }
 

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -61,6 +62,29 @@ func TestDenial(t *testing.T) {
 				}
 				if r.disputed != wantDisputed || r.deniers[to(tc.by)] != 0 {
 					t.Errorf("%d disputes (%v), want %d, none of the winner's denials", r.disputed, r.deniers, wantDisputed)
+				}
+			}, tc.does...)
+		})
+	}
+}
+
+// TestDisputedLate holds whose denial counts as disputed where the other reply comes after the client has been answered.
+func TestDisputedLate(t *testing.T) {
+	for name, tc := range map[string]struct {
+		does []behaviour
+		want map[string]int
+	}{
+		"the denial is late":          {[]behaviour{says(outcome.NXDomain, 60*ms), good}, map[string]int{to(0): 1}},
+		"the answer comes thrice":     {[]behaviour{nx, says(outcome.OK, 700*ms)}, map[string]int{to(0): 1}},
+		"a denial comes once more":    {[]behaviour{nx, says(outcome.NXDomain, 150*ms), says(outcome.OK, 155*ms)}, map[string]int{to(0): 1, to(1): 1}},
+		"a denial that nobody doubts": {[]behaviour{nx, says(outcome.NXDomain, 700*ms)}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r *rig) {
+				r.ask(request("www.example.org."))
+				r.pause(time.Second)
+				if !maps.Equal(r.deniers, tc.want) {
+					t.Errorf("disputed %v, want %v", r.deniers, tc.want)
 				}
 			}, tc.does...)
 		})

@@ -195,6 +195,15 @@ func TestSomeEjected(t *testing.T) {
 		if s := r.ups[0].State(); s != upstream.Ejected || r.allEjected != 0 {
 			t.Errorf("%s, %d queries while all were ejected", s, r.allEjected)
 		}
+		r.servers[1].set(silent)
+		for range 3 {
+			r.ups[1].Send(time.Now(), &exchange.Query{Wire: warm()}, new(upstream.Attempt), nil)
+		}
+		r.pause(400 * ms)
+		r.ask(request("www.example.org."))
+		if s := r.ups[1].State(); s != upstream.Suspect || r.allEjected != 0 {
+			t.Errorf("%s, %d queries while all were ejected", s, r.allEjected)
+		}
 	}, says(outcome.ConnRefused, 0), good)
 }
 
