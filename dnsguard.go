@@ -63,6 +63,9 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if g.explains(r) {
 		return g.explain(&state)
 	}
+	if g.cfg.Mode == ModeObserve {
+		return g.serveObserved(ctx, state)
+	}
 	if len(r.Question) == 1 && !g.matches(state.Name()) {
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
@@ -96,13 +99,19 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 
 // forward asks the upstreams.
 func (g *Guard) forward(ctx context.Context, r *forwarder.Request) forwarder.Answer {
+	p := g.use()
+	defer p.users.Add(-1)
+	return p.forwarder.Forward(ctx, r)
+}
+
+// use returns the pool, with one more user.
+func (g *Guard) use() *pool {
 	p := g.pool.Load()
 	for p.users.Add(1); g.pool.Load() != p; p.users.Add(1) { // replaced, and maybe given up, before we were counted
 		p.users.Add(-1)
 		p = g.pool.Load()
 	}
-	defer p.users.Add(-1)
-	return p.forwarder.Forward(ctx, r)
+	return p
 }
 
 // enter counts a query in, and reports whether it is one too many.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/observe"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 )
 
@@ -43,6 +44,7 @@ type Metrics struct {
 	coalesced  prometheus.Counter
 	rejects    prometheus.Counter
 	inFlight   prometheus.Gauge
+	observed   *prometheus.CounterVec
 	collector  *collector
 }
 
@@ -72,6 +74,7 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 		inFlight: with.NewGauge(prometheus.GaugeOpts{
 			Namespace: o.Namespace, Subsystem: subsystem, Name: "in_flight_queries", Help: "Gauge of queries of clients in flight.",
 		}),
+		observed:  newObserved(with, o.Namespace),
 		collector: newCollector(o.Namespace),
 	}
 	reg.MustRegister(m.collector)
@@ -116,6 +119,7 @@ type Upstream struct {
 	attempts [outcome.Count][exchange.ProtoCount]atomic.Pointer[prometheus.Counter]
 	duration [24]atomic.Pointer[prometheus.Observer]
 	sockets  [exchange.ProtoCount]atomic.Int64
+	observed [observe.Verdicts]atomic.Pointer[prometheus.Counter]
 }
 
 // Upstream returns the counters of one upstream.
