@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,7 +35,9 @@ type observing struct {
 
 	model   *observe.Model
 	summary *observe.Summary
-	nobody  func(v observe.Verdict) // counts a verdict that is about no upstream
+	nobody  func(v observe.Verdict)          // counts a verdict that is about no upstream
+	warnf   func(format string, args ...any) // to the log
+	once    sync.Once                        // of a warning about ourselves
 }
 
 // newObserving returns the traffic of a pool, and the model that learns in the
@@ -58,6 +61,7 @@ func (g *Guard) newObserving(p *pool) (*observing, error) {
 		}),
 		summary: observe.NewSummary(func(line string) { logf(LevelInfo, "%s", line) }),
 		nobody:  g.env.Metrics.Observed,
+		warnf:   func(format string, args ...any) { logf(LevelWarning, format, args...) },
 	}, nil
 }
 
@@ -127,11 +131,26 @@ func (g *Guard) relayed(ctx context.Context, state request.Request) (*dns.Msg, e
 	return r.run(ctx)
 }
 
+// observe looks on. What goes wrong there must not concern the query: it is
+// not observed any further.
+func (r *relay) observe(look func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.query = nil
+			r.once.Do(func() { r.warnf("a query could not be observed, which is a bug: %v", p) })
+		}
+	}()
+	look()
+}
+
 // judge counts what the guard would have made of the query.
 func (r *relay) judge(ctx context.Context) {
 	f := observe.Finding{Verdict: observe.NotForwarded, By: r.asked}
 	if r.query != nil {
-		f = r.query.End(ctx.Err() != nil)
+		r.observe(func() { f = r.query.End(ctx.Err() != nil) })
+	}
+	if r.query == nil && !r.own {
+		return
 	}
 	if f.By < 0 {
 		r.nobody(f.Verdict)

@@ -128,7 +128,7 @@ func (r *relay) ended(ctx context.Context, i int, sent time.Time, a attempt) {
 		reply.Kind = outcome.Classify(a.reply, reply.Proto == exchange.UDP)
 		reply.Msg, reply.RTT = a.reply, now.Sub(sent)
 	}
-	r.query.Ended(now, reply)
+	r.observe(func() { r.query.Ended(now, reply) })
 }
 
 // proto is what carried an attempt; what was meant to, where there was no socket.

@@ -24,7 +24,8 @@ import (
 type relay struct {
 	*observing
 	state request.Request
-	query *observe.Query // nil: the guard would not have forwarded it
+	query *observe.Query // nil: it is not observed
+	own   bool           // the guard would not have forwarded it
 	asked int            // the upstream asked last; -1: none
 
 	order     []int
@@ -57,7 +58,9 @@ func (o *observing) relay(ctx context.Context, state request.Request) *relay {
 		r.tlsPatience /= 2 // the rest is for another connection
 	}
 	if question, ok := o.question(state); ok {
-		r.query = o.model.Begin(now, question)
+		r.observe(func() { r.query = o.model.Begin(now, question) })
+	} else {
+		r.own = true
 	}
 	return r
 }
@@ -164,7 +167,7 @@ func (r *relay) exchange(ctx context.Context, i int) (*dns.Msg, error) {
 // it goes on over another, and counts once.
 func (r *relay) attempt(ctx context.Context, i int, opts proxy.Options) (*dns.Msg, error) {
 	if r.query != nil {
-		r.query.Sent(time.Now(), i, byTCP(r.state, opts))
+		r.observe(func() { r.query.Sent(time.Now(), i, byTCP(r.state, opts)) })
 	}
 	for {
 		opts.TLSConnectDeadline = time.Now().Add(r.tlsPatience)

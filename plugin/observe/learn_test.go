@@ -24,13 +24,13 @@ func TestSilence(t *testing.T) {
 			t.Fatalf("%s after %d attempts without a reply", got, n)
 		}
 		timeouts := 0
-		for _, what := range r.told {
+		for _, what := range r.heard() {
 			if what == "1 timeout" {
 				timeouts++
 			}
 		}
 		if timeouts != n {
-			t.Errorf("%d time-outs counted, want %d: %q", timeouts, n, r.told)
+			t.Errorf("%d time-outs counted, want %d: %q", timeouts, n, r.heard())
 		}
 		if f := r.ask(name, "", step{1, outcome.OK, 10 * ms}); f.Verdict != OtherUpstream || f.By != 1 {
 			t.Errorf("verdict %v on an answer of the one that is ejected", f.Verdict)
@@ -53,8 +53,8 @@ func TestShortTimeout(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, r *rig) {
 		r.ask(name, "", step{1, outcome.Timeout, readTimeout / 2})
 		pause(10 * time.Second)
-		if !slices.Equal(r.told, []string{"1 timeout"}) {
-			t.Errorf("told %q", r.told)
+		if !slices.Equal(r.heard(), []string{"1 timeout"}) {
+			t.Errorf("told %q", r.heard())
 		}
 	})
 }

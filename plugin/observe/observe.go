@@ -31,7 +31,7 @@ import (
 type Verdict uint8
 
 // The verdicts, one for each query: where several apply, the one that is
-// nearest to the end of this list, Cancelled and NotForwarded apart.
+// nearest to the end of this list.
 const (
 	Same          Verdict = iota // the same
 	OtherUpstream                // another upstream would have been asked first; what the client got was not wrong

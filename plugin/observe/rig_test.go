@@ -3,6 +3,8 @@ package observe
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +27,9 @@ const (
 type rig struct {
 	model *Model
 	ups   []*upstream.Upstream
-	told  []string // attempts, as "1 timeout", and changes of state, as "1 ejected"
+
+	mu   sync.Mutex
+	told []string // attempts, as "1 timeout", and changes of state, as "1 ejected"
 }
 
 type observer struct {
@@ -34,11 +38,24 @@ type observer struct {
 }
 
 func (o observer) Attempt(k outcome.Kind, _ exchange.Proto, _ int, _ time.Duration) {
-	o.rig.told = append(o.rig.told, fmt.Sprint(o.index, " ", k))
+	o.rig.tell(o.index, k)
 }
 
 func (o observer) State(c upstream.Change) {
-	o.rig.told = append(o.rig.told, fmt.Sprint(o.index, " ", c.Now))
+	o.rig.tell(o.index, c.Now)
+}
+
+func (r *rig) tell(index int, what fmt.Stringer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, fmt.Sprint(index, " ", what))
+}
+
+// heard returns what was told since the pool had settled.
+func (r *rig) heard() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.told)
 }
 
 // newRig makes a pool of n upstreams.
@@ -110,6 +127,8 @@ func (r *rig) settle() {
 			r.ask(fmt.Sprintf("settle%d-%d.example.net.", n, i), "", step{i, outcome.OK, 10 * ms})
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.told = nil
 }
 

@@ -248,7 +248,9 @@ func TestOddMessages(t *testing.T) {
 // TestPackets compares what goes over the wire, octet by octet but for the ID.
 func TestPackets(t *testing.T) {
 	queries := []query{
-		{name: "www.example.org."}, {name: "WWW.Example.org.", size: 1232}, {name: "www.example.org.", size: 512, qtype: dns.TypeTXT},
+		{name: "www.example.org."},
+		{name: "WWW.Example.org.", size: 1232},
+		{name: "www.example.org.", size: 512, qtype: dns.TypeTXT},
 		{msg: &dns.Msg{MsgHdr: dns.MsgHdr{CheckingDisabled: true}, Question: []dns.Question{{Name: "x.example.", Qtype: dns.TypeMX, Qclass: dns.ClassINET}}}},
 	}
 	for _, check := range []string{"", "health_check 10ms no_rec", "health_check 10ms domain Probe.example.org", "health_check 10ms no_rec domain probe.example.org"} {

@@ -104,8 +104,9 @@ func (c *contender) waitClosed(i int) {
 		}
 		if err == nil {
 			conn.Close()
+			return fmt.Errorf("port of upstream %d is open", i)
 		}
-		return fmt.Errorf("port of upstream %d: %v", i, err)
+		return err
 	})
 }
 
