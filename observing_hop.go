@@ -53,6 +53,7 @@ func newHop(cfg *Config, e Endpoint) *hop {
 	if e.Transport != transport.DNS {
 		p.SetDOHHost(cfg.TLSServerName)
 		p.SetTLSConfig(hopTLS(cfg, e))
+		p.GetHealthchecker().SetTLSConfig(hopTLS(cfg, e)) // one of its own: net/http changes it at the first use
 	}
 	p.SetExpire(cfg.Expire)
 	p.SetMaxAge(cfg.MaxAge)

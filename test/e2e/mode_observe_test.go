@@ -77,18 +77,18 @@ func TestObserve(t *testing.T) {
 			defer func() { t.Logf("\n%s", rows) }()
 			judged(t, func(v *verdict) {
 				stock := r.node.coredns(plain(forward, "/etc/resolv.conf", ""))
-				want := r.during3(stock, forward, rows)
+				want := r.measured(stock, forward, rows)
 				stock.kill()
 
 				s := r.node.coredns(plain(directive(), "/etc/resolv.conf", "mode observe"))
-				got := r.during3(s, directive()+", observe", rows)
+				got := r.measured(s, directive()+", observe", rows)
 				v.stalled = want.stalled() || got.stalled()
 				v.same(want, got)
 				v.points(s, got, c.verdict, c.share)
 
 				s.reload(plain(directive(), "/etc/resolv.conf", "mode guard"))
 				r.names(s, badAddr)
-				right := r.during3(s, directive()+", guard", rows)
+				right := r.measured(s, directive()+", guard", rows)
 				v.right("in mode guard", right)
 				s.alive()
 				s.kill()
@@ -105,11 +105,12 @@ func (l *lab) closed(name, addr string) upstream {
 	return upstream{host: h}
 }
 
-// during3 puts the load on a server, and counts what each upstream got.
-func (r *report) during3(s *server, label string, rows *table) figures {
+// measured puts the load on a server, and counts what each upstream got.
+func (r *report) measured(s *server, label string, rows *table) figures {
 	r.lab.t.Helper()
-	sent := r.sent()
+	sent, cpu := r.sent(), s.cpu()
 	f := r.ask(observeRate, r.questions)
+	f.cpu = s.cpu() - cpu
 	f.scenario, f.server, f.misses = r.scenario, label, float64(f.total)
 	f.each = r.sent()
 	for i := range f.each {

@@ -96,6 +96,45 @@ func TestDown(t *testing.T) {
 	})
 }
 
+// TestDeadline is about how long attempts are made: nobody replies, and their number is not bounded.
+func TestDeadline(t *testing.T) {
+	stock, ours := contest(t, setting{servers: pool(2, 2, "drop"), options: []string{"read_timeout 700ms", "health_check 1h", "max_connect_attempts 0"}})
+	var wg sync.WaitGroup
+	for _, c := range []*contender{stock, ours} {
+		wg.Go(func() {
+			began := time.Now()
+			r := c.ask(t.Context(), query{name: "www.example.org."})
+			if took := time.Since(began); took < 5*time.Second || took > 8*time.Second || !strings.HasPrefix(r.returned, "SERVFAIL: read udp") {
+				t.Errorf("%s: %s after %v", c.name, r, took)
+			}
+			if n := c.total(); n < 7 || n > 8 {
+				t.Errorf("%s: %d attempts", c.name, n)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestHealthByTCP is about what carries health checks.
+func TestHealthByTCP(t *testing.T) {
+	for option, want := range map[string]fakedns.Proto{"": fakedns.UDP, "force_tcp": fakedns.TCP, "prefer_udp": fakedns.UDP} {
+		stock, ours := contest(t, setting{servers: pool(1, 1, "except probes empty"), options: []string{
+			"read_timeout 100ms", "max_connect_attempts 1", option,
+		}})
+		for _, c := range []*contender{stock, ours} {
+			c.ask(t.Context(), query{name: "www.example.org."})
+			eventually(t, func() error {
+				for _, r := range c.up[0].Log() {
+					if r.Probe() && r.Proto == want {
+						return nil
+					}
+				}
+				return fmt.Errorf("%s, %q: no health check by %s", c.name, option, want)
+			})
+		}
+	}
+}
+
 // TestShares is about policies that leave the order to chance.
 func TestShares(t *testing.T) {
 	const n = 900
