@@ -36,6 +36,12 @@ type Config struct {
 	MaxIdleConns int
 	// ReadTimeout is how long an upstream has for a reply before the attempt counts as failed. Default 2 s; more than 0.
 	ReadTimeout time.Duration
+	// Mode is who answers: ModeGuard, or ModeObserve: queries are forwarded exactly as by forward, and what a guard would
+	// have done is counted and logged. Options that forward does not have, and PolicyAdaptive, then say what is watched for.
+	// Default ModeGuard.
+	//
+	//	mode guard|observe
+	Mode string
 	// Timeout is how long a client waits at the most; no attempt outlasts it, whatever ReadTimeout says.
 	// Default 4.5 s, or ReadTimeout (up to 60 s) where that is longer; 100 ms to 60 s.
 	//
@@ -77,7 +83,7 @@ type Config struct {
 	//
 	//	policy adaptive|random|round_robin|sequential
 	Policy string
-	// MaxConcurrent bounds the client queries in flight; 0: no bound. Default (when not set): 16384.
+	// MaxConcurrent bounds the client queries in flight; 0: no bound. Default (when not set): 16384; in ModeObserve 0.
 	MaxConcurrent    int
 	MaxConcurrentSet bool
 	// Next are the response codes on which the next forwarding plugin is asked. Default: none.
@@ -121,6 +127,12 @@ type Config struct {
 	// Explain is who is told what the directive knows of its upstreams.
 	Explain ExplainConfig
 }
+
+// The values of Config.Mode.
+const (
+	ModeGuard   = "guard"
+	ModeObserve = "observe"
+)
 
 // The values of Config.Policy.
 const (

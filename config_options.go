@@ -59,6 +59,7 @@ var options = map[string]option{
 	"resolver":       {args: "IP[:PORT]...", min: 1, max: anyNumber, set: setResolver},
 	"source_address": {args: "IP", min: 1, max: 1, set: setSourceAddress},
 
+	"mode":          {args: "guard|observe", min: 1, max: 1, set: setMode},
 	"timeout":       {args: "DURATION", min: 1, max: 1, set: setTimeout},
 	"hedge":         {args: "off|SHARE|PERCENT%", min: 1, max: 1, set: setHedge},
 	"nxdomain":      {args: "verify|trust", min: 1, max: 1, set: setNXDomain},

@@ -44,6 +44,11 @@ var ednsOptionNames = map[string]uint16{
 	"zoneversion":    dns.EDNS0ZONEVERSION,
 }
 
+func setMode(s *stanza, args []string) (err error) {
+	s.Mode, err = oneOf(args[0], modes...)
+	return err
+}
+
 func setTimeout(s *stanza, args []string) (err error) {
 	s.Timeout, err = parseDuration(args[0], spanTimeout)
 	return err

@@ -130,6 +130,9 @@ func TestParseOptions(t *testing.T) {
 		{"source_address ::ffff:192.0.2.9", func(c *Config) { c.SourceAddress = netip.MustParseAddr("192.0.2.9") }},
 		{"source_address 2001:0db8:0000::9", func(c *Config) { c.SourceAddress = netip.MustParseAddr("2001:db8::9") }},
 
+		{"mode guard", func(*Config) {}},
+		{"mode observe", func(c *Config) { c.Mode, c.MaxConcurrent = ModeObserve, 0 }},
+		{"mode observe; max_concurrent 5", func(c *Config) { c.Mode, c.MaxConcurrent, c.MaxConcurrentSet = ModeObserve, 5, true }},
 		{"timeout 100ms", func(c *Config) { c.Timeout = 100 * time.Millisecond }},
 		{"timeout 60s", func(c *Config) { c.Timeout = time.Minute }},
 		{"hedge off", func(c *Config) { c.Hedge, c.HedgeSet = 0, true }},
@@ -221,6 +224,9 @@ func TestParseOptionErrors(t *testing.T) {
 		{"doh_method", `doh_method: found no argument; usage: doh_method GET|POST`},
 		{"doh_method PUT", `doh_method "PUT": must be GET or POST`},
 		{"doh_method get", `doh_method "get": must be GET or POST`},
+		{"mode", `mode: found no argument; usage: mode guard|observe`},
+		{"mode Observe", `mode "Observe": must be guard or observe`},
+		{"mode guard observe", `mode: found 2 arguments; usage: mode guard|observe`},
 		{"policy", `policy: found no argument; usage: policy adaptive|random|round_robin|sequential`},
 		{"policy fastest", `policy "fastest": must be adaptive, random, round_robin or sequential`},
 		{"policy random sequential", `policy: found 2 arguments; usage: policy adaptive|random|round_robin|sequential`},
@@ -321,7 +327,7 @@ func TestParseTwice(t *testing.T) {
 		"tls": "", "tls_servername": "a", "expire": "1s", "max_age": "1m", "max_idle_conns": "1", "read_timeout": "1s",
 		"doh_method": "GET", "policy": "random", "max_concurrent": "1", "next": "NXDOMAIN", "next_on_nodata": "",
 		"failfast_all_unhealthy_upstreams": "", "failover": "NXDOMAIN", "resolver": "192.0.2.1", "source_address": "192.0.2.1",
-		"timeout": "1s", "hedge": "off", "nxdomain": "trust", "eject": "off", "private_zones": "a", "edns_options": "all",
+		"mode": "observe", "timeout": "1s", "hedge": "off", "nxdomain": "trust", "eject": "off", "private_zones": "a", "edns_options": "all",
 		"explain": "off",
 	}
 	for name, o := range options {
@@ -382,8 +388,8 @@ func TestParseConflicts(t *testing.T) {
 
 func TestParseUnknownOption(t *testing.T) {
 	const known = "doh_method, edns_options, eject, except, expire, explain, failfast_all_unhealthy_upstreams, failover, force_tcp, " +
-		"health_check, hedge, max_age, max_concurrent, max_connect_attempts, max_fails, max_idle_conns, next, next_on_nodata, " +
-		"nxdomain, policy, prefer_udp, private_zones, read_timeout, resolver, source_address, timeout, tls, tls_servername"
+		"health_check, hedge, max_age, max_concurrent, max_connect_attempts, max_fails, max_idle_conns, mode, next, " +
+		"next_on_nodata, nxdomain, policy, prefer_udp, private_zones, read_timeout, resolver, source_address, timeout, tls, tls_servername"
 	for option, hint := range map[string]string{
 		"polcy random":         ` (did you mean "policy"?)`,
 		"max_concurent 5":      ` (did you mean "max_concurrent"?)`,

@@ -19,6 +19,9 @@ import (
 // maxTo is how many TO arguments there may be, as in forward.
 const maxTo = 15
 
+// modes are the values of Config.Mode. Never written to.
+var modes = []string{ModeGuard, ModeObserve}
+
 // policies are the values of Config.Policy. Never written to.
 var policies = []string{PolicyAdaptive, PolicyRandom, PolicyRoundRobin, PolicySequential}
 
@@ -40,7 +43,8 @@ func (c *Config) setDefaults() {
 	}
 	c.TLS.ServerName = cmp.Or(c.TLS.ServerName, c.TLSServerName)
 	c.Policy = cmp.Or(c.Policy, PolicyAdaptive)
-	if !c.MaxConcurrentSet {
+	c.Mode = cmp.Or(c.Mode, ModeGuard)
+	if !c.MaxConcurrentSet && c.Mode == ModeGuard {
 		c.MaxConcurrent = 16384
 	}
 	if !c.HedgeSet {
@@ -144,6 +148,8 @@ func (c *Config) validateNumbers() error {
 
 func (c *Config) validateChoices() error {
 	switch {
+	case !slices.Contains(modes, c.Mode):
+		return fmt.Errorf("mode %w", badValue(c.Mode, orList(modes)))
 	case !slices.Contains(policies, c.Policy):
 		return fmt.Errorf("policy %w", badValue(c.Policy, orList(policies)))
 	case c.DoHMethod != http.MethodGet && c.DoHMethod != http.MethodPost:

@@ -65,6 +65,9 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if g.explains(r) {
 		return g.explain(&state)
 	}
+	if g.cfg.Mode == ModeObserve {
+		return g.serveObserved(ctx, state)
+	}
 	if len(r.Question) == 1 && !g.matches(state.Name()) {
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
@@ -86,7 +89,7 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		options = dnsmsg.PassedOptions(r, g.passing)
 	}
 	req.Key = dnsmsg.KeyOf(r, state.Proto() != "udp", state.Size(), options)
-	a, seen := g.observe(ctx, w, r, &req)
+	a, seen := g.watched(ctx, w, r, &req)
 	if g.passOn(a) {
 		g.env.Metrics.Query(metrics.PassedOn)
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
@@ -103,13 +106,19 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 
 // forward asks the upstreams.
 func (g *Guard) forward(ctx context.Context, r *forwarder.Request) forwarder.Answer {
+	p := g.use()
+	defer p.users.Add(-1)
+	return p.forwarder.Forward(ctx, r)
+}
+
+// use returns the pool, with one more user.
+func (g *Guard) use() *pool {
 	p := g.pool.Load()
 	for p.users.Add(1); g.pool.Load() != p; p.users.Add(1) { // replaced, and maybe given up, before we were counted
 		p.users.Add(-1)
 		p = g.pool.Load()
 	}
-	defer p.users.Add(-1)
-	return p.forwarder.Forward(ctx, r)
+	return p
 }
 
 // resultOf returns what an answer is counted as.

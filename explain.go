@@ -118,6 +118,9 @@ func (g *Guard) explainName(now time.Time, name string, told []bool) (texts []ex
 // named is what directive i of the server block is called.
 func (g *Guard) named(i int) explain.Directive {
 	d := explain.Directive{From: g.siblings[i].cfg.From}
+	if mode := g.siblings[i].cfg.Mode; mode != ModeGuard {
+		d.Mode = mode
+	}
 	if len(g.siblings) > 1 {
 		d.Number = i + 1
 	}

@@ -22,6 +22,7 @@ var optionSeeds = map[string][]string{
 	"force_tcp":                        {"", "x"},
 	"prefer_udp":                       {"", "x"},
 	"tls":                              {"", `""`, "a b c", "a b c d"},
+	"mode":                             {"guard", "observe", "x"},
 	"tls_servername":                   {"dns.example", "192.0.2.1", "a..b", `""`},
 	"expire":                           {"0s", "9223372036854775807ns", "9223372036854775808ns", "1"},
 	"max_age":                          {"10s", "1ns"},

@@ -82,7 +82,7 @@ func (e *Env) draw(n int) int {
 // before Start, but serves queries.
 func New(cfg Config, env Env) (*Guard, error) {
 	env.fill(&cfg)
-	g := &Guard{cfg: cfg, env: env, log: newStateLog(env.Logf), passing: passing(&cfg)}
+	g := &Guard{cfg: cfg, env: env, log: newStateLog(cfg.stateLogf(env.Logf)), passing: passing(&cfg)}
 	g.follower = newFollower(g)
 	p, err := g.newPool(g.follower.endpoints(), nil, false)
 	if err != nil {
@@ -165,7 +165,7 @@ func (g *Guard) follow() {
 	g.pool.Store(p)
 	r.probing()
 	r.probing = p.probing()
-	r.draining.Go(func() { old.drain(g.cfg.Timeout+drainEvery, p) })
+	r.draining.Go(func() { old.drain(g.cfg.longest()+drainEvery, p) })
 	g.env.Logf(LevelInfo, "upstreams of %s are now %s; were %s", g.cfg.From, p, old)
 }
 
@@ -180,7 +180,7 @@ func (g *Guard) wake() {
 // sockets and ends all goroutines.
 func (g *Guard) Stop() {
 	g.rest()
-	g.pool.Load().drain(g.cfg.Timeout+drainEvery, nil)
+	g.pool.Load().drain(g.cfg.longest()+drainEvery, nil)
 	g.taps.close()
 }
 
@@ -193,6 +193,9 @@ func (g *Guard) rest() {
 		r.draining.Wait()
 		r.untrack()
 		g.running = nil
+		if o := g.pool.Load().observing; o != nil {
+			o.summary.Flush()
+		}
 	}
 }
 

@@ -25,8 +25,9 @@ import (
 type pool struct {
 	members   []*member
 	upstreams []*upstream.Upstream // of members
-	forwarder *forwarder.Forwarder
-	prober    *probe.Prober // nil: no health checks
+	forwarder *forwarder.Forwarder // asked for nothing in mode observe
+	prober    *probe.Prober        // nil: no health checks, or none of ours
+	observing *observing           // nil in mode guard
 
 	users atomic.Int64 // queries under way
 }
@@ -35,7 +36,8 @@ type pool struct {
 type member struct {
 	endpoint Endpoint
 	up       *upstream.Upstream
-	link     *link
+	link     *link // nil in mode observe
+	hop      *hop  // nil in mode guard
 }
 
 // link is the way to a server: sockets, and the counters of its metrics. At a
@@ -99,7 +101,11 @@ func (g *Guard) newPool(endpoints []Endpoint, prev *pool, own bool) (p *pool, er
 		p.members = append(p.members, m)
 		p.upstreams = append(p.upstreams, m.up)
 	}
-	if p.forwarder, err = g.newForwarder(p.upstreams, prev, was); err != nil || g.cfg.MaxFails == 0 {
+	if p.forwarder, err = g.newForwarder(p.upstreams, prev, was); err == nil && g.cfg.Mode == ModeObserve {
+		p.observing, err = g.newObserving(p)
+		return p, err
+	}
+	if err != nil || g.cfg.MaxFails == 0 {
 		return p, err // with max_fails 0 there are no health checks, as in forward
 	}
 	p.prober, err = probe.New(probe.Config{
@@ -166,16 +172,21 @@ func (g *Guard) newMember(e Endpoint, old *member) (*member, error) {
 	cfg := &g.cfg
 	m := &member{endpoint: e}
 	c := upstream.Config{
-		To: e.Addr.String(), Addr: e.Addr, Transport: e.Transport,
-		ReadTimeout: cfg.ReadTimeout, Linger: max(cfg.Timeout, 5*time.Second),
+		To: e.Addr.String(), Addr: e.Addr, Transport: e.Transport, ReadTimeout: cfg.ReadTimeout,
 		Eject: upstream.Eject{
 			Off: !cfg.ejects(), Failures: cfg.Eject.Failures, Share: cfg.Eject.Share, Base: cfg.Eject.Base, Max: cfg.Eject.Max,
 		},
 		TCPOnly: cfg.ForceTCP,
-		Wake:    g.wake,
 	}
 	if old != nil {
 		c.Predecessor = old.up
+	}
+	if cfg.Mode == ModeObserve {
+		g.observeMember(m, c)
+		return m, nil
+	}
+	c.Linger, c.Wake = max(cfg.Timeout, 5*time.Second), g.wake
+	if old != nil && old.link != nil {
 		if old.link.way == wayTo(cfg, e) && old.link.Join() {
 			m.link = old.link
 		}
@@ -270,6 +281,9 @@ func publicAddr(ip netip.Addr) bool {
 
 // probing probes, and returns what ends that.
 func (p *pool) probing() (end func()) {
+	if p.observing != nil {
+		p.observing.start()
+	}
 	if p.prober == nil {
 		return func() {}
 	}
@@ -291,14 +305,24 @@ func (p *pool) drain(d time.Duration, next *pool) {
 		<-tick.C
 	}
 	p.forwarder.Close()
+	if p.observing != nil {
+		p.observing.summary.Flush()
+	}
 	p.closeAllBut(next)
 }
 
 func (p *pool) closeAllBut(other *pool) {
 	for _, m := range p.members {
 		if i := other.find(m.endpoint); i < 0 || other.members[i] != m {
-			m.up.Close()
+			m.close()
 		}
+	}
+}
+
+func (m *member) close() {
+	m.up.Close()
+	if m.hop != nil {
+		m.hop.close()
 	}
 }
 

@@ -26,6 +26,7 @@ var levels = map[string]int{
 	"plugin/probe":    3,
 
 	"plugin/forwarder": 4,
+	"plugin/observe":   4,
 
 	"plugin/explain":   5,
 	"plugin/loopguard": 5,

@@ -93,7 +93,7 @@ func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options, c *call) R
 	r := Reply{Local: local}
 	switch {
 	case err != nil:
-		r.Kind, r.Err = doqKind(err), err
+		r.Kind, r.Err = QUICKind(err), err
 		d.calls.cfg.tellFault(err)
 	case misplaced(ret.Answer) || misplaced(ret.Ns):
 		r.Kind, r.Err = outcome.Malformed, errMisplaced
@@ -147,9 +147,9 @@ func (d *doqExchanger) connect(ctx context.Context, m *dns.Msg) (ret *dns.Msg, l
 	return ret, local, err
 }
 
-// doqKind returns what an error of the proxy came to. What is none of a network
-// error is a breach of protocol by the peer.
-func doqKind(err error) outcome.Kind {
+// QUICKind returns what an error of CoreDNS's proxy for QUIC came to. What is
+// none of a network error is a breach of protocol by the peer.
+func QUICKind(err error) outcome.Kind {
 	if e, ok := errors.AsType[*quic.TransportError](err); ok {
 		switch {
 		case e.ErrorCode.IsCryptoError():

@@ -75,6 +75,8 @@ type Directive struct {
 	Number int
 	// From is its zone.
 	From string
+	// Mode is its mode, where that is not to forward as is told; else "".
+	Mode string
 }
 
 // Text is what one record says.
@@ -90,6 +92,7 @@ func (d Directive) begin() Text {
 		t.add("directive", strconv.Itoa(d.Number))
 	}
 	t.add("from", d.From)
+	t.add("mode", d.Mode)
 	return t
 }
 

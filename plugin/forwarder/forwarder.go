@@ -228,5 +228,8 @@ func (f *Forwarder) walk(ctx context.Context, r *Request, flight *flight) Answer
 // Close ends the queries under way. The upstreams are the caller's to close.
 func (f *Forwarder) Close() { f.close.Do(func() { close(f.closed) }) }
 
+// Table returns what is known of zones.
+func (f *Forwarder) Table() *zones.Table { return f.table }
+
 // Zones returns the sizes of what is known of zones.
 func (f *Forwarder) Zones() zones.Stats { return f.table.Stats() }

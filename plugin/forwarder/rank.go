@@ -23,6 +23,17 @@ func (w *walk) rank(now time.Time) {
 	w.steered = w.req.Look != nil && w.isSteered(now)
 }
 
+// Survey returns what a query for a name, that goes by TCP or not, would begin
+// with: who may be asked, what is known of the name, and how fit those are. It
+// changes nothing.
+func (f *Forwarder) Survey(now time.Time, name string, tcp bool) (eligible zones.Set, v zones.View, cs []selector.Candidate) {
+	eligible, _ = f.allowed(name)
+	if len(f.cfg.Upstreams) > 1 {
+		v = f.table.View(now, name)
+	}
+	return eligible, v, f.candidates(nil, now, eligible, v, tcp)
+}
+
 // candidates appends to cs the eligible upstreams with their ranks, for a query
 // that goes by TCP or not, and of whose name v is known.
 func (f *Forwarder) candidates(cs []selector.Candidate, now time.Time, eligible zones.Set, v zones.View, tcp bool) []selector.Candidate {

@@ -78,6 +78,7 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 			mismatched: counter("mismatched_replies_total", "Counter of packets of an upstream that belong to no query.", "to"),
 			conns:      counter("connections_total", "Counter of connections needed per upstream and protocol: reused or dialed.", "to", "proto", "how"),
 			ejections:  counter("ejections_total", "Counter of ejections per upstream and reason.", "to", "reason"),
+			observed:   newObserved(with, o.Namespace),
 			disputed:   counter("disputed_denials_total", "Counter of denials by an upstream that another one contradicted.", "to"),
 		},
 		proxies:    newProxies(reg, o),

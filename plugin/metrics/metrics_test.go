@@ -15,6 +15,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/observe"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
@@ -58,6 +59,7 @@ func everything(m *Metrics) {
 	m.Disputed(one)
 	m.Coalesced()
 	m.AllEjected()
+	m.Observed(observe.Hopeless)
 	s := m.Source("/etc/resolv.conf")
 	for r := range listResults {
 		s.Listed(r)

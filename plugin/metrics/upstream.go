@@ -10,13 +10,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/observe"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
 
 // vecs are the metrics with the label "to".
 type vecs struct {
-	attempts, probes, late, mismatched, conns, ejections, disputed *prometheus.CounterVec
+	attempts, probes, late, mismatched, conns, ejections, disputed, observed *prometheus.CounterVec
 
 	duration *prometheus.HistogramVec
 }
@@ -24,7 +25,7 @@ type vecs struct {
 // forget deletes the series of an upstream.
 func (v *vecs) forget(to string) {
 	of := prometheus.Labels{"to": to}
-	for _, c := range []*prometheus.CounterVec{v.attempts, v.probes, v.late, v.mismatched, v.conns, v.ejections, v.disputed} {
+	for _, c := range []*prometheus.CounterVec{v.attempts, v.probes, v.late, v.mismatched, v.conns, v.ejections, v.disputed, v.observed} {
 		c.DeletePartialMatch(of)
 	}
 	v.duration.DeletePartialMatch(of)
@@ -49,6 +50,8 @@ type Upstream struct {
 	m  *Metrics
 	to string
 
+	relayed bool // CoreDNS's own proxy counts for forward's dashboards
+
 	series atomic.Pointer[series] // nil until something happens
 
 	closed bool // guarded by m.mu
@@ -60,6 +63,10 @@ type Upstream struct {
 // the last of those who have the upstream closes it. When it comes back later they begin
 // at 0, as after a restart.
 func (m *Metrics) Upstream(to string) *Upstream { return &Upstream{m: m, to: to} }
+
+// Relayed returns the counters of an upstream that CoreDNS's own proxy, which
+// counts for forward's dashboards itself, asks.
+func (m *Metrics) Relayed(to string) *Upstream { return &Upstream{m: m, to: to, relayed: true} }
 
 // use returns the series.
 func (u *Upstream) use() *series {
@@ -116,7 +123,13 @@ func (u *Upstream) Close() {
 }
 
 // Attempt implements upstream.Observer.
-func (u *Upstream) Attempt(e upstream.End) { u.use().attempt(e) }
+func (u *Upstream) Attempt(e upstream.End) {
+	s := u.use()
+	s.attempt(e)
+	if !u.relayed {
+		s.proxyAttempt(e)
+	}
+}
 
 // State implements upstream.Observer.
 func (u *Upstream) State(c upstream.Change) {
@@ -174,6 +187,7 @@ type series struct {
 	duration, proxied           [rcodes]observerSlot
 	dialed, reused, missed, hit [exchange.ProtoCount]counterSlot
 	unhealthy                   counterSlot
+	observed                    [observe.Verdicts]counterSlot
 	sockets                     [exchange.ProtoCount]atomic.Int64
 	socketsEver                 [exchange.ProtoCount]atomic.Bool
 
@@ -229,9 +243,6 @@ func (s *series) attempt(e upstream.End) {
 	s.count(&s.attempts, s.m.attempts, e)
 	if e.Probe {
 		s.count(&s.probes, s.m.probes, e)
-		if !e.Kind.Answered() && !e.Kind.Blameless() {
-			s.unanswered()
-		}
 	}
 	if e.Rcode < 0 {
 		return
@@ -242,10 +253,16 @@ func (s *series) attempt(e upstream.End) {
 	if o == nil {
 		o = s.observer(slot, s.m.duration, s.to, rcodeName(rcode))
 	}
-	took := e.RTT.Seconds()
-	(*o).Observe(took)
-	if !e.Probe && e.Proto != exchange.QUIC {
-		s.proxy(rcode, took)
+	(*o).Observe(e.RTT.Seconds())
+}
+
+// proxyAttempt counts an attempt for forward's dashboards.
+func (s *series) proxyAttempt(e upstream.End) {
+	switch {
+	case e.Probe && !e.Kind.Answered() && !e.Kind.Blameless():
+		s.unanswered()
+	case !e.Probe && e.Rcode >= 0 && e.Proto != exchange.QUIC:
+		s.proxy(min(e.Rcode, rcodes-1), e.RTT.Seconds())
 	}
 }
 

@@ -29,8 +29,8 @@ type sight struct {
 	spans *spans
 }
 
-// observe asks the upstreams, and shows that to whoever looks.
-func (g *Guard) observe(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, req *forwarder.Request) (forwarder.Answer, *sight) {
+// watched asks the upstreams, and shows that to whoever looks.
+func (g *Guard) watched(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, req *forwarder.Request) (forwarder.Answer, *sight) {
 	var begin time.Time
 	if clog.D.Value() {
 		begin = time.Now()
@@ -44,7 +44,7 @@ func (g *Guard) observe(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, r
 		s.spans.answered(&a)
 	}
 	if !begin.IsZero() && failed(a.Kind) {
-		debug(request.Request{W: w, Req: r}, &a, time.Since(begin))
+		logFailed(request.Request{W: w, Req: r}, &a, time.Since(begin))
 	}
 	return a, s
 }
@@ -121,8 +121,8 @@ func failed(k outcome.Kind) bool {
 	return k != outcome.OK && !k.Denied() && k != outcome.Truncated
 }
 
-// debug writes a line about a query that failed, for the debug plugin.
-func debug(state request.Request, a *forwarder.Answer, took time.Duration) {
+// logFailed writes a line about a query that failed, for the debug plugin.
+func logFailed(state request.Request, a *forwarder.Answer, took time.Duration) {
 	told := "nothing"
 	switch {
 	case a.Msg != nil:
