@@ -215,7 +215,7 @@ func (t *tapped) about(try *tappedTry, outcome string) context.Context {
 		}
 	}
 	for _, f := range [...]fact{{labelUpstream, try.Upstream.To()}, {labelCause, try.cause.String()}, {labelOutcome, outcome}} {
-		metadata.SetValueFunc(ctx, f.label, func() string { return f.value })
+		publish(ctx, f)
 	}
 	return ctx
 }

@@ -82,16 +82,27 @@ func (s *sight) answered(a *forwarder.Answer) {
 		return
 	}
 	for _, f := range factsOf(a) {
-		metadata.SetValueFunc(s.ctx, f.label, func() string { return f.value })
+		publish(s.ctx, f)
+	}
+}
+
+// publish makes a fact known as metadata; the upstream under forward's name
+// too, for formats that were made for it.
+func publish(ctx context.Context, f fact) {
+	value := func() string { return f.value }
+	metadata.SetValueFunc(ctx, f.label, value)
+	if f.label == labelUpstream {
+		metadata.SetValueFunc(ctx, labelForward, value)
 	}
 }
 
 // fact is a label and a value: of metadata, and a tag of the span.
 type fact struct{ label, value string }
 
-// Labels that attempts have, too.
+// Labels.
 const (
 	labels        = pluginName + "/"
+	labelForward  = "forward/upstream"
 	labelUpstream = labels + "upstream"
 	labelOutcome  = labels + "outcome"
 	labelCause    = labels + "cause"

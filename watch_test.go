@@ -62,6 +62,9 @@ func values(ctx context.Context) map[string]string {
 			out[name] = f()
 		}
 	}
+	if f := metadata.ValueFunc(ctx, labelForward); f == nil && len(out) > 0 || f != nil && f() != out["upstream"] {
+		out[labelForward] = "is another"
+	}
 	return out
 }
 
@@ -330,7 +333,7 @@ func TestObservedUnderFire(t *testing.T) {
         extra "{/dnsguard/upstream} {/dnsguard/cause} {/dnsguard/outcome} {/trace/traceid} {name} {remote} {port}"
     }
     dnstap %s {
-        extra "{/dnsguard/upstream}"
+        extra "{/forward/upstream}"
     }
     dnsguard . %s %s %s {
         timeout 1s

@@ -101,7 +101,7 @@ func setScene(t *testing.T) *scene {
     }
     ready
     errors
-    log . "query={name} by={proto} upstream={/dnsguard/upstream} outcome={/dnsguard/outcome} attempts={/dnsguard/attempts} hedged={/dnsguard/hedged} steered={/dnsguard/steered} coalesced={/dnsguard/coalesced}"
+    log . "query={name} by={proto} upstream={/dnsguard/upstream} forward={/forward/upstream} outcome={/dnsguard/outcome} attempts={/dnsguard/attempts} hedged={/dnsguard/hedged} steered={/dnsguard/steered} coalesced={/dnsguard/coalesced}"
     dnstap unix://%s full {
         identity the-node
         extra "{/dnsguard/upstream} {/dnsguard/cause} {/dnsguard/outcome} {name} {/trace/traceid}"
@@ -197,6 +197,9 @@ func (sc *scene) logged(name string, n int) []logged {
 			if k, v, ok := strings.Cut(word, "="); ok {
 				out[i][k] = v
 			}
+		}
+		if f, ok := out[i]["forward"]; ok && f != out[i]["upstream"] { // for formats that were made for it
+			sc.t.Errorf("forward/upstream is not dnsguard/upstream: %s", line)
 		}
 	}
 	return out
