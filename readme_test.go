@@ -40,8 +40,10 @@ import (
 )
 
 const (
-	readme    = "README.md"
-	migration = "docs/migration.md"
+	readme     = "README.md"
+	migration  = "docs/migration.md"
+	monitoring = "docs/monitoring.md"
+	install    = "docs/install.md"
 )
 
 func readFile(t *testing.T, name string) string {

@@ -178,38 +178,6 @@ func TestMetadataShared(t *testing.T) {
 	}
 }
 
-// TestUnobservedCostsNothing holds what a query allocates, the parsed reply
-// and its answer to the client included, while no plugin looks at it.
-func TestUnobservedCostsNothing(t *testing.T) {
-	g, ctx, w, q := aloneGuard(t)
-	ask := func() {
-		if _, err := g.ServeDNS(ctx, w, q); err != nil {
-			t.Error(err)
-		}
-	}
-	for range 200 {
-		ask()
-	}
-	if g.look(ctx, w, q) != nil {
-		t.Error("somebody looks")
-	}
-	if poolForgets() {
-		t.Skip("the race detector lets a sync.Pool forget what is in it")
-	}
-	if n := testing.AllocsPerRun(500, ask); n > 10 {
-		t.Errorf("%v allocations for a query, want 10", n)
-	}
-}
-
-func poolForgets() bool {
-	made := 0
-	p := sync.Pool{New: func() any { made++; return new(int) }}
-	for range 1000 {
-		p.Put(p.Get())
-	}
-	return made > 100
-}
-
 // TestDebug holds that the debug plugin brings a line for each query that
 // failed, and none for the others; and nothing does without it.
 func TestDebug(t *testing.T) {

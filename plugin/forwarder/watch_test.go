@@ -230,32 +230,6 @@ func TestWire(t *testing.T) {
 	}, good)
 }
 
-// TestUnwatchedCostsNothing holds what a query allocates while nobody looks: the packed query, the attempt, the flight. The client's request and the reply
-// are not counted.
-func TestUnwatchedCostsNothing(t *testing.T) {
-	if poolForgets() {
-		t.Skip("the race detector lets a sync.Pool forget what is in it")
-	}
-	f := instantly(t, 3)
-	q := request("www.example.org.")
-	ask := func() { f.Forward(t.Context(), q) }
-	for range 1000 {
-		ask()
-	}
-	if n := testing.AllocsPerRun(1000, ask); n > 3 {
-		t.Errorf("%v allocations for a query, want 3", n)
-	}
-}
-
-func poolForgets() bool {
-	made := 0
-	p := sync.Pool{New: func() any { made++; return new(int) }}
-	for range 1000 {
-		p.Put(p.Get())
-	}
-	return made > 100
-}
-
 // onOver is a Watch during whose Over something happens.
 type onOver struct {
 	*witness

@@ -57,7 +57,7 @@ const (
 )
 
 // Prometheus itself scrapes the server while there is trouble: each query and
-// each alert of the README finds something, and nothing that promtool objects to.
+// each alert of docs/monitoring.md finds something, and nothing that promtool objects to.
 // What has gone from the configuration is gone from the metrics.
 func TestPrometheus(t *testing.T) {
 	requires(t, "unbound", "dnsmasq", "prometheus", "promtool")
@@ -75,7 +75,7 @@ func TestPrometheus(t *testing.T) {
 	r.resolvConf(r.upstreams)
 	r.node.filter("output", "ip daddr "+blockedAddr+" udp dport 53 drop")
 	s := r.node.coredns(troubledCorefile)
-	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "monitoring.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
