@@ -253,6 +253,19 @@ func TestReloadsCounted(t *testing.T) {
 	})
 }
 
+// TestLabelsOfGarbage holds that an address whose zone is no text, as garbage in a file may be, ends nothing.
+func TestLabelsOfGarbage(t *testing.T) {
+	reg, env := countingEnv()
+	env.ReadFile = func(string) ([]byte, error) { return []byte("nameserver fe80::1%\xff\xfe\n"), nil }
+	g := guard(t, env, ".", resolvConfPath)
+	if m := serve(t, g, query("www.example.org.")); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("%v", m)
+	}
+	g.env.Metrics.Disputed(g.Snapshot()[0].To)
+	wantSeries(t, reg, "disputed_denials_total", map[string]float64{"": 1})
+	wantSeries(t, reg, "queries_total", map[string]float64{"unanswered": 1})
+}
+
 // TestSeriesOfPools holds that the series of an upstream are there as long as a pool has it, and that a pool which never served leaves none.
 func TestSeriesOfPools(t *testing.T) {
 	shared, own := listen(t, answers), listen(t, answers)

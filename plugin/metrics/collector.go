@@ -88,8 +88,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	var known zones.Stats
 	for _, p := range pools {
 		for _, s := range p.Snapshot() {
-			if have, ok := worst[s.To]; !ok || badness(s) > badness(have) {
-				worst[s.To] = s
+			to := label(s.To)
+			if have, ok := worst[to]; !ok || badness(s) > badness(have) {
+				worst[to] = s
 			}
 		}
 		z := p.Zones()

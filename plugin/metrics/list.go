@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -52,7 +51,7 @@ type source struct {
 // file or a host name. All who ask for the same one share its series, which go
 // when the last of them has closed it.
 func (m *Metrics) Source(name string) *Source {
-	name = strings.ToValidUTF8(name, "\uFFFD") // label values must be
+	name = label(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.sources[name]

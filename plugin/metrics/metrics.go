@@ -10,6 +10,7 @@
 package metrics
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -120,6 +121,10 @@ func OfProcess(o Options) *Metrics {
 	return process.metrics
 }
 
+// label makes a label value of a text that comes from outside: client_golang
+// panics on one that is not UTF-8, and the zone of an address in a file may be anything.
+func label(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+
 // QueryResult is what became of a client's query.
 type QueryResult uint8
 
@@ -164,7 +169,7 @@ func (m *Metrics) AllEjected() { m.allEjected.Inc() }
 // Disputed implements forwarder.Observer.
 func (m *Metrics) Disputed(to string) {
 	m.mu.Lock()
-	s := m.upstreams[to]
+	s := m.upstreams[label(to)]
 	m.mu.Unlock()
 	if s != nil { // else the reply came after the upstream had gone
 		s.disputed.Inc()

@@ -62,7 +62,7 @@ type Upstream struct {
 // happens, so that nothing shows of a pool that is never used, and go when
 // the last of those who have the upstream closes it. When it comes back later they begin
 // at 0, as after a restart.
-func (m *Metrics) Upstream(to string) *Upstream { return &Upstream{m: m, to: to} }
+func (m *Metrics) Upstream(to string) *Upstream { return &Upstream{m: m, to: label(to)} }
 
 // Relayed returns the counters of an upstream that CoreDNS's own proxy, which
 // counts for forward's dashboards itself, asks.
