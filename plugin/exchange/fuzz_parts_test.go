@@ -89,7 +89,7 @@ func checkParsed(t *testing.T, b []byte, datagram bool) {
 	runtime.ReadMemStats(&before)
 	m, kind, err := parse(b, datagram)
 	runtime.ReadMemStats(&after)
-	if spent, most := after.TotalAlloc-before.TotalAlloc, uint64(64<<10+2000*len(b)); spent > most {
+	if spent, most := after.TotalAlloc-before.TotalAlloc, uint64(64<<10+1000*len(b)); spent > most {
 		t.Errorf("%d octets for a reply of %d", spent, len(b))
 	}
 	if (m == nil) != (err != nil) || (m == nil) != (kind == outcome.Malformed) || m != nil && !kind.Answered() {
