@@ -23,6 +23,7 @@ const (
 func trust(c *forwarder.Config)     { c.Trust = true }
 func noBudget(c *forwarder.Config)  { c.Hedge = 0 }
 func keepFirst(c *forwarder.Config) { c.Policy, _ = selector.New("sequential") }
+func atRandom(c *forwarder.Config)  { c.Policy, _ = selector.New("random") }
 
 // private keeps the names in corp.example for upstream 0.
 func private(c *forwarder.Config) {
@@ -122,6 +123,71 @@ func TestVerdictsAlone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhoIsBetter is about failures and denials while others are not fit either.
+func TestWhoIsBetter(t *testing.T) {
+	eject := func(r *rig, i int) {
+		for n := range 5 {
+			r.ask(fmt.Sprintf("n%d.example.com.", n), "", step{i, outcome.ConnRefused, ms})
+		}
+		if got := r.state(i); got != "ejected" {
+			t.Fatalf("upstream %d is %s", i, got)
+		}
+	}
+	for title, tc := range map[string]struct {
+		ejected []int
+		last    step
+		want    Verdict
+	}{
+		"failed, both others out":  {[]int{0, 2}, step{1, outcome.Refused, 10 * ms}, Hopeless},
+		"failed, one out":          {[]int{0}, step{1, outcome.Refused, 10 * ms}, Retried},
+		"denied, both others out":  {[]int{0, 2}, step{1, outcome.NXDomain, 10 * ms}, Same},
+		"denied, one out":          {[]int{0}, step{1, outcome.NXDomain, 10 * ms}, Verified},
+		"answered by one that is":  {[]int{1}, step{1, outcome.OK, 10 * ms}, OtherUpstream},
+		"answered, all out":        {[]int{0, 1, 2}, step{1, outcome.OK, 10 * ms}, Same},
+		"silent, and both are out": {[]int{0, 2}, step{1, outcome.Timeout, readTimeout}, Hopeless},
+	} {
+		t.Run(title, func(t *testing.T) {
+			bubble(t, 3, func(t *testing.T, r *rig) {
+				for _, i := range tc.ejected {
+					eject(r, i)
+				}
+				if f := r.ask(name, "", tc.last); f.Verdict != tc.want {
+					t.Errorf("%v, want %v", f.Verdict, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// TestWrongElsewhere is about a denial in a new zone, by one that has been wrong in others.
+func TestWrongElsewhere(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, r *rig) {
+		for _, zone := range []string{"example.com.", "example.org.", "example.net."} {
+			r.ask("www."+zone, "", step{1, outcome.NXDomain, 10 * ms})
+			r.ask("www."+zone, "", step{0, outcome.OK, 10 * ms})
+		}
+		for by, want := range []Verdict{Verified, Disputed, Verified} {
+			if f := r.ask(fmt.Sprintf("n%d.new.example.", by), "", step{by, outcome.NXDomain, 10 * ms}); f.Verdict != want {
+				t.Errorf("denied by %d: %v, want %v", by, f.Verdict, want)
+			}
+		}
+	})
+}
+
+// TestOtherType: that a name has been answered says nothing of its other types.
+func TestOtherType(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, r *rig) {
+		r.ask(name, "", step{1, outcome.NXDomain, 10 * ms})
+		r.ask(name, "", step{0, outcome.OK, 10 * ms})
+		if f := r.askType(name, dns.TypeAAAA, "", step{2, outcome.NoData, 10 * ms}); f.Verdict != Verified {
+			t.Errorf("NODATA: %v", f.Verdict)
+		}
+		if f := r.askType(name, dns.TypeAAAA, "", step{2, outcome.NXDomain, 10 * ms}); f.Verdict != Disputed {
+			t.Errorf("NXDOMAIN: %v", f.Verdict)
+		}
+	})
 }
 
 // TestGone is about clients that do not wait.

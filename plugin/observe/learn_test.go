@@ -59,6 +59,41 @@ func TestShortTimeout(t *testing.T) {
 	})
 }
 
+// TestLateTimeout is about attempts that end some time after the time for a
+// reply, because connecting took time as well: each counts once.
+func TestLateTimeout(t *testing.T) {
+	for late := 10 * ms; late < 300*ms; late += 10 * ms {
+		bubble(t, 2, func(t *testing.T, r *rig) {
+			for i := range 3 {
+				r.ask(fmt.Sprintf("n%d.example.org.", i), "", step{1, outcome.Timeout, readTimeout + late})
+			}
+			if got := r.state(1); got != "suspect" {
+				t.Errorf("%v: %s after 3 attempts without a reply", late, got)
+			}
+		})
+	}
+}
+
+// TestSilentInZone is about an upstream that does not reply in one zone, where another answers.
+func TestSilentInZone(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, r *rig) {
+		for i := range 4 {
+			r.ask(fmt.Sprintf("n%d.example.org.", i), "", step{1, outcome.Timeout, readTimeout}, step{0, outcome.OK, 10 * ms})
+			for k := range 3 {
+				r.ask(fmt.Sprintf("n%d-%d.example.com.", i, k), "", step{1, outcome.OK, 10 * ms})
+			}
+		}
+		if got := r.state(1); got != "healthy" {
+			t.Fatalf("it is %s", got)
+		}
+		for zone, want := range map[string]Verdict{"example.org.": OtherUpstream, "example.com.": Same} {
+			if f := r.ask("last."+zone, "", step{1, outcome.OK, 10 * ms}); f.Verdict != want {
+				t.Errorf("%s: %v, want %v", zone, f.Verdict, want)
+			}
+		}
+	}, atRandom)
+}
+
 // TestContradictedFailure is about a server that says SERVFAIL, and others that answer the same questions a little later.
 func TestContradictedFailure(t *testing.T) {
 	for _, tc := range []struct {
@@ -231,6 +266,20 @@ func TestMemory(t *testing.T) {
 	}
 	if l := m.answer(now, Question{Name: other, Type: dns.TypeAAAA}, 0); l.absent|l.noData != 0 {
 		t.Error("of another type")
+	}
+}
+
+// TestMemoryAgreement: each reply counts once towards an agreement.
+func TestMemoryAgreement(t *testing.T) {
+	q, now := Question{Name: name, Type: dns.TypeA}, time.Now()
+	m := newMemory()
+	for i, tc := range []struct {
+		by     int
+		agreed bool
+	}{{0, false}, {0, false}, {1, true}, {1, false}, {1, false}, {0, true}, {2, true}, {2, false}} {
+		if l := m.denial(now, q, tc.by, false); l.agreement != tc.agreed {
+			t.Errorf("denial %d, by %d: agreement %t", i, tc.by, l.agreement)
+		}
 	}
 }
 

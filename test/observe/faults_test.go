@@ -2,6 +2,7 @@ package observe
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -54,4 +55,36 @@ func TestFaults(t *testing.T) {
 			query{name: "v4only.example.org.", qtype: dns.TypeAAAA, tcp: true, size: 1232},
 		)
 	})
+}
+
+// TestWrongQuestionRefused is about a refusal that belongs to another question: that goes before failover.
+func TestWrongQuestionRefused(t *testing.T) {
+	var got [2]result
+	for i, name := range []string{"forward", "dnsguard"} {
+		c := &contender{t: t, name: name}
+		wrong := stub(t, func(m *dns.Msg) { m.Rcode, m.Question[0].Name = dns.RcodeRefused, "other.example." })
+		right := stub(t, func(*dns.Msg) {})
+		c.handler = c.build(wrong+" "+right, append(quick, "policy sequential", "failover REFUSED"), nil)
+		got[i] = c.ask(t.Context(), query{name: "www.example.org."})
+	}
+	if got[0] != got[1] || !strings.Contains(got[0].reply, "FORMERR") {
+		t.Errorf("forward %s, dnsguard %s", got[0], got[1])
+	}
+}
+
+// stub is an upstream by UDP whose replies change makes.
+func stub(t *testing.T, change func(m *dns.Msg)) (addr string) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		change(m)
+		w.WriteMsg(m)
+	})}
+	go s.ActivateAndServe()
+	t.Cleanup(func() { pc.Close() })
+	return pc.LocalAddr().String()
 }

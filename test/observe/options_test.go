@@ -41,23 +41,29 @@ func TestDown(t *testing.T) {
 		// once down, for each query: attempts at the first upstream, and at all
 		first, all int
 		rcode      string
+		second     string // what is wrong with the second of only two; "": there are three
 	}
 	cases := map[string]row{
-		"one":                 {1, "", 0, 1, "NOERROR"},
-		"one, max_fails 0":    {1, "max_fails 0", 1, 2, "NOERROR"},
-		"all":                 {3, "", -1, 1, "SERVFAIL"},
-		"all, failfast":       {3, "failfast_all_unhealthy_upstreams", 0, 0, "SERVFAIL"},
-		"one, failfast":       {1, "failfast_all_unhealthy_upstreams", 0, 1, "NOERROR"},
-		"all, one attempt":    {3, "max_connect_attempts 1", -1, 1, "SERVFAIL"},
-		"all, at any cost":    {3, "max_connect_attempts 0", -1, 1, "SERVFAIL"},
-		"two":                 {2, "", 0, 1, "NOERROR"},
-		"two, one attempt":    {2, "max_connect_attempts 1", 0, 1, "NOERROR"},
-		"all, never counted":  {3, "max_fails 0", 2, 6, "SERVFAIL"},
-		"all, one, uncounted": {3, "max_fails 0\nmax_connect_attempts 1", 1, 1, "SERVFAIL"},
+		"one":                 {1, "", 0, 1, "NOERROR", ""},
+		"one of two":          {1, "", 0, 4, "SERVFAIL", "except probes drop"},
+		"one, max_fails 0":    {1, "max_fails 0", 1, 2, "NOERROR", ""},
+		"all":                 {3, "", -1, 1, "SERVFAIL", ""},
+		"all, failfast":       {3, "failfast_all_unhealthy_upstreams", 0, 0, "SERVFAIL", ""},
+		"one, failfast":       {1, "failfast_all_unhealthy_upstreams", 0, 1, "NOERROR", ""},
+		"all, one attempt":    {3, "max_connect_attempts 1", -1, 1, "SERVFAIL", ""},
+		"all, at any cost":    {3, "max_connect_attempts 0", -1, 1, "SERVFAIL", ""},
+		"two":                 {2, "", 0, 1, "NOERROR", ""},
+		"two, one attempt":    {2, "max_connect_attempts 1", 0, 1, "NOERROR", ""},
+		"all, never counted":  {3, "max_fails 0", 2, 6, "SERVFAIL", ""},
+		"all, one, uncounted": {3, "max_fails 0\nmax_connect_attempts 1", 1, 1, "SERVFAIL", ""},
 	}
 	each(t, cases, func(t *testing.T, r row) {
 		// An empty datagram is no reply for forward, and a failure at once for its health checks.
-		s := setting{servers: pool(3, r.faulty, "empty"), options: []string{"policy sequential", "read_timeout 100ms", "health_check 10ms", r.options}}
+		servers := pool(3, r.faulty, "empty")
+		if r.second != "" {
+			servers = func() []*fakedns.Server { return []*fakedns.Server{server("empty"), server(r.second)} }
+		}
+		s := setting{servers: servers, options: []string{"policy sequential", "read_timeout 100ms", "health_check 10ms", r.options}}
 		stock, ours := contest(t, s)
 		for _, c := range []*contender{stock, ours} {
 			settled := func(i int) error {
@@ -362,14 +368,13 @@ func TestConnections(t *testing.T) {
 		conns   int
 	}
 	each(t, map[string]row{
-		"kept":             {nil, 50 * ms, 1},
-		"expired":          {[]string{"expire 100ms"}, 400 * ms, 3},
-		"not expired":      {[]string{"expire 10s"}, 50 * ms, 1},
-		"not kept at all":  {[]string{"expire 0s"}, 20 * ms, 3},
-		"too old":          {[]string{"expire 100ms", "max_age 300ms"}, 400 * ms, 3},
-		"closed idle":      {[]string{"expire 10s"}, 50 * ms, 1},
-		"many, one kept":   {[]string{"max_idle_conns 1"}, 50 * ms, 1},
-		"young, unlimited": {[]string{"max_age 0s"}, 50 * ms, 1},
+		"kept":            {nil, 50 * ms, 1},
+		"expired":         {[]string{"expire 100ms"}, 400 * ms, 3},
+		"not expired":     {[]string{"expire 10s"}, 50 * ms, 1},
+		"not kept at all": {[]string{"expire 0s"}, 20 * ms, 3},
+		"many, one kept":  {[]string{"max_idle_conns 1"}, 50 * ms, 1},
+		"old, unlimited":  {[]string{"expire 4s", "max_age 0s"}, 1500 * ms, 1},
+		"old, in use":     {[]string{"expire 2500ms", "max_age 2500ms"}, 1500 * ms, 2},
 	}, func(t *testing.T, r row) {
 		stock, ours := contest(t, setting{servers: pool(1, 0, ""), options: r.options})
 		for _, c := range []*contender{stock, ours} {

@@ -306,13 +306,15 @@ func each[T any](t *testing.T, cases map[string]T, test func(t *testing.T, c T))
 // server knows all names; faults are lines as in scenarios.
 func server(faults ...string) *fakedns.Server {
 	s := &fakedns.Server{Zones: []string{"."}}
-	for i, line := range faults {
+	var all []fakedns.Fault
+	for _, line := range faults {
 		f, err := fakedns.ParseFault(line)
 		if err != nil {
-			panic(fmt.Sprint(i, ": ", err))
+			panic(line + ": " + err.Error())
 		}
-		s.Set(f)
+		all = append(all, f)
 	}
+	s.Set(all...)
 	return s
 }
 
