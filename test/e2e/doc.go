@@ -2,7 +2,7 @@
 // network namespaces of its own, and holds it to what users met in the field.
 //
 // Nothing runs unless DNSGUARD_E2E=1 is set, the user is root, and the
-// programs that a test names are installed (ip, nft, dig, unbound, dnsmasq,
+// programs that a test names are installed (ip, nft, tc, dig, unbound, dnsmasq,
 // named, prometheus); each test says what is missing and skips:
 //
 //	DNSGUARD_E2E=1 go test ./test/e2e/... -count=1 -v

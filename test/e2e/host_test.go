@@ -69,7 +69,7 @@ func limitDescriptors(n *host, s *server, most uint64) {
 
 // noPorts leaves two ports for sockets, which are taken.
 func noPorts(n *host, _ *server) {
-	n.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=61000 61001")
+	n.sysctl("net/ipv4/ip_local_port_range", "61000 61001")
 	for _, port := range []string{":61000", ":61001"} {
 		if err := n.do(func() error {
 			u, err := net.ListenPacket("udp4", port)
@@ -89,7 +89,7 @@ func noPorts(n *host, _ *server) {
 	}
 }
 
-func ports(n *host, _ *server) { n.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999") }
+func ports(n *host, _ *server) { n.sysctl("net/ipv4/ip_local_port_range", "32768 60999") }
 
 // forbid has the packet filter drop what the node sends: the kernel says so
 // to whoever sends a datagram.
@@ -145,7 +145,7 @@ const hostUpstreams = "10.30.0.0/24"
 // the same time: no upstream is blamed for them, and a second after their end
 // all is well. What can be answered meanwhile is; what cannot fails in time.
 func TestHostFaults(t *testing.T) {
-	requires(t, "tc", "sysctl")
+	requires(t, "tc")
 	requiresDirective(t, directive())
 	judged(t, func(v *verdict) {
 		l := newLab(t)

@@ -126,6 +126,12 @@ func (h *host) run(argv ...string) string {
 	return string(out)
 }
 
+// sysctl sets a parameter of the namespace's network.
+func (h *host) sysctl(name, value string) {
+	h.t.Helper()
+	h.run("sh", "-c", `echo "$2" > "/proc/sys/$1"`, "sh", name, value)
+}
+
 // resolvConf makes /etc/resolv.conf of the processes that are started in the
 // namespace afterwards, or changes, in place, the one that they have.
 func (h *host) resolvConf(servers ...string) {

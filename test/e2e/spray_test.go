@@ -40,7 +40,8 @@ type attacker struct {
 func (l *lab) attacker(target *host, names ...netip.Addr) *attacker {
 	l.t.Helper()
 	a := &attacker{host: l.host("attacker", "10.40.255.1"), target: target, conns: make(map[netip.AddrPort]*net.UDPConn)}
-	a.run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
+	a.sysctl("net/ipv4/conf/all/arp_ignore", "1")
+	a.sysctl("net/ipv4/conf/all/arp_announce", "2")
 	mac := target.run("cat", "/sys/class/net/eth0/address")
 	l.ip("-n", a.ns, "neigh", "replace", target.addr.String(), "lladdr", mac[:17], "dev", "eth0", "nud", "permanent")
 	for _, n := range names {
@@ -219,7 +220,7 @@ func sprayLab(t *testing.T, n int) (node, client *host, upstreams []netip.Addr, 
 // An attacker on the way, who sees the ports and not the IDs: a hundred
 // sprays of all 65,536 IDs, and none is accepted.
 func TestSprayedIDs(t *testing.T) {
-	requires(t, "sysctl")
+	requires(t)
 	requiresDirective(t, directive())
 	if directive() == dnsguard {
 		t.Run(forward, func(t *testing.T) {
@@ -282,7 +283,7 @@ func TestSprayedIDs(t *testing.T) {
 // An attacker who sees nothing: he guesses port and ID while an upstream takes
 // its time. It changes nothing.
 func TestSprayedPorts(t *testing.T) {
-	requires(t, "sysctl")
+	requires(t)
 	requiresDirective(t, directive())
 	judged(t, func(v *verdict) {
 		l := newLab(t)

@@ -39,7 +39,7 @@ func (v *verdict) control(f figures) {
 }
 
 // judged runs the test, and repeats it where it failed while the machine
-// stalled, or was too busy for what had failed. In the last try soft problems
+// stalled, or, once, was too busy for what had failed. After that soft problems
 // are but logged if the machine was.
 func judged(t *testing.T, test func(v *verdict)) {
 	t.Helper()
@@ -50,7 +50,7 @@ func judged(t *testing.T, test func(v *verdict)) {
 		switch {
 		case all == "":
 			return
-		case try < tries && (v.stalled || v.disturbed && len(v.problems) == 0):
+		case try < tries && v.stalled, try == 1 && v.disturbed && len(v.problems) == 0:
 			t.Logf("the machine was busy; again. It was:\n%s", all)
 			continue
 		case len(v.problems) == 0 && v.disturbed:
