@@ -154,17 +154,17 @@ func TestDnstap(t *testing.T) {
 			[]string{nearAddr + " first refused" + me, farAddr + " retry ok" + me},
 		},
 		{
-			"udp", "slow.", "attempts=2 hedged=true upstream=" + farAddr, // the first reply comes after the answer
+			"udp", "slow.", "hedged=true upstream=" + farAddr, // the first reply comes after the answer
 			[]string{nearAddr + " first -" + me, farAddr + " hedge -" + me},
 			[]string{nearAddr + " first ok" + me, farAddr + " hedge ok" + me},
 		},
 		{
-			"tcp", "slow.", "attempts=2 hedged=true upstream=" + farAddr,
+			"tcp", "slow.", "hedged=true upstream=" + farAddr,
 			[]string{nearAddr + " first -" + me, farAddr + " hedge -" + me},
 			[]string{nearAddr + " first ok" + me, farAddr + " hedge ok" + me},
 		},
 		{
-			"udp", "silent.", "attempts=2 hedged=true",
+			"udp", "silent.", "hedged=true upstream=" + farAddr,
 			[]string{nearAddr + " first -" + me, farAddr + " hedge -" + me},
 			[]string{farAddr + " hedge ok" + me},
 		},
@@ -173,11 +173,17 @@ func TestDnstap(t *testing.T) {
 			begin := time.Now()
 			name := sc.until(c.network, c.domain, c.until)
 			trace := sc.trace(name)[0].TraceID.String()
-			queries, replies := sc.tapped(name, len(c.replies), begin)
-			if got := extras(queries, name, trace); !slices.Equal(got, c.queries) {
+			answered := 0
+			for _, a := range sc.arrived(name) {
+				if c.domain != "silent." || a.to == farAddr {
+					answered++
+				}
+			}
+			queries, replies := sc.tapped(name, answered, begin)
+			if got := extras(queries, name, trace); !covers(got, c.queries) {
 				t.Errorf("%s: queries %q, want %q", name, got, c.queries)
 			}
-			if got := extras(replies, name, trace); !slices.Equal(got, c.replies) {
+			if got := extras(replies, name, trace); !covers(got, c.replies) {
 				t.Errorf("%s: replies %q, want %q", name, got, c.replies)
 			}
 			answers := slices.DeleteFunc(sc.full.Messages(tap.Message_CLIENT_RESPONSE), func(d *tap.Dnstap) bool {

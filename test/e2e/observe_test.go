@@ -238,6 +238,20 @@ func (sc *scene) until(network, domain, want string) string {
 	return ""
 }
 
+// covers reports whether all of want are among got, and whatever else is are
+// hedges and trials: on a busy machine more replies are late than a test makes.
+func covers(got, want []string) bool {
+	got = slices.Clone(got)
+	for _, w := range want {
+		i := slices.Index(got, w)
+		if i < 0 {
+			return false
+		}
+		got = slices.Delete(got, i, i+1)
+	}
+	return !slices.ContainsFunc(got, func(g string) bool { return !strings.Contains(g, "hedge") && !strings.Contains(g, "trial") })
+}
+
 // zone is one that has not been asked for yet.
 func (sc *scene) zone(domain string) string {
 	sc.zones++
@@ -272,7 +286,7 @@ func TestMetadata(t *testing.T) {
 		{"udp", plainDomain, "by=udp upstream=" + nearAddr + " outcome=ok attempts=1 hedged=false steered=false coalesced=false"},
 		{"tcp", plainDomain, "by=tcp upstream=" + nearAddr + " outcome=ok hedged=false steered=false coalesced=false"},
 		{"udp", "refused.", "upstream=" + farAddr + " outcome=ok attempts=2 hedged=false steered=false coalesced=false"},
-		{"tcp", "slow.", "upstream=" + farAddr + " outcome=ok attempts=2 hedged=true steered=false coalesced=false"},
+		{"tcp", "slow.", "upstream=" + farAddr + " outcome=ok hedged=true steered=false coalesced=false"},
 		{"udp", "gone.", "upstream=" + nearAddr + " outcome=nxdomain attempts=2 hedged=false"},
 	} {
 		name := sc.until(c.network, c.domain, c.want)
