@@ -58,7 +58,7 @@ func (g *Guard) newObserving(p *pool) (*observing, error) {
 			HCRecursionDesired: !cfg.HealthNoRec, HCDomain: cfg.HealthDomain,
 		},
 		model: observe.New(observe.Config{
-			Upstreams: p.upstreams, ReadTimeout: cfg.ReadTimeout, Policy: policy, Hedge: cfg.Hedge, Trust: cfg.NXDomainTrust,
+			Upstreams: p.upstreams, ReadTimeout: cfg.ReadTimeout, Policy: policy, Hedge: cfg.Hedge, Forced: forwarder.LongAfter, Trust: cfg.NXDomainTrust,
 			Table: p.forwarder.Table(), Survey: p.forwarder.Survey,
 		}),
 		summary: observe.NewSummary(func(line string) { logf(LevelInfo, "%s", line) }),
