@@ -58,7 +58,7 @@ func (g *Guard) newObserving(p *pool) (*observing, error) {
 			HCRecursionDesired: !cfg.HealthNoRec, HCDomain: cfg.HealthDomain,
 		},
 		model: observe.New(observe.Config{
-			Upstreams: p.upstreams, ReadTimeout: cfg.ReadTimeout, Policy: policy, Hedge: cfg.Hedge, Trust: cfg.NXDomainTrust,
+			Upstreams: p.upstreams, ReadTimeout: cfg.ReadTimeout, Policy: policy, Hedge: cfg.Hedge, Forced: forwarder.LongAfter, Trust: cfg.NXDomainTrust,
 			Table: p.forwarder.Table(), Survey: p.forwarder.Survey,
 		}),
 		summary: observe.NewSummary(func(line string) { logf(LevelInfo, "%s", line) }),
@@ -139,6 +139,7 @@ func (g *Guard) relayed(ctx context.Context, state request.Request) (*dns.Msg, e
 	p := g.use()
 	defer p.users.Add(-1)
 	r := p.observing.relay(ctx, state)
+	r.taps = g.taps
 	defer r.judge(ctx)
 	return r.run(ctx)
 }
@@ -164,6 +165,7 @@ func (r *relay) judge(ctx context.Context) {
 	if r.query == nil && !r.own {
 		return
 	}
+	showVerdict(ctx, f.Verdict.String())
 	if f.By < 0 {
 		r.nobody(f.Verdict)
 		r.summary.Add(f, "none")

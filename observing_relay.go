@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/coredns/coredns/plugin/debug"
-	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/plugin/pkg/proxy"
 	"github.com/coredns/coredns/request"
 
@@ -26,7 +25,9 @@ type relay struct {
 	state request.Request
 	query *observe.Query // nil: it is not observed
 	own   bool           // the guard would not have forwarded it
-	asked int            // the upstream asked last; -1: none
+	taps  *taps          // nil: none
+	began time.Time
+	asked int // the upstream asked last; -1: none
 
 	order     []int
 	at        int // place in order of the next upstream
@@ -43,7 +44,7 @@ type relay struct {
 func (o *observing) relay(ctx context.Context, state request.Request) *relay {
 	now := time.Now()
 	r := &relay{
-		observing: o, state: state, asked: -1, order: o.list(),
+		observing: o, state: state, asked: -1, order: o.list(), began: now,
 		deadline: now.Add(forwardTimeout), mostConnect: uint64(o.cfg.MaxConnectAttempts),
 	}
 	if !o.cfg.MaxConnectAttemptsSet {
@@ -153,19 +154,21 @@ func (r *relay) failsOver(reply *dns.Msg) bool {
 // is truncated.
 func (r *relay) exchange(ctx context.Context, i int) (*dns.Msg, error) {
 	r.asked = i
-	metadata.SetValueFunc(ctx, "forward/upstream", r.members[i].hop.Addr)
-	reply, err := r.attempt(ctx, i, r.opts)
-	if err == nil && reply.Truncated && r.opts.PreferUDP && !r.opts.ForceTCP {
+	a := r.shown(ctx, i, func(ctx context.Context) attempt {
+		a := r.attempt(ctx, i, r.opts)
+		if a.err != nil || !a.reply.Truncated || !r.opts.PreferUDP || r.opts.ForceTCP {
+			return a
+		}
 		opts := r.opts
 		opts.ForceTCP = true
 		return r.attempt(ctx, i, opts)
-	}
-	return reply, err
+	})
+	return a.reply, a.err
 }
 
 // attempt is one exchange. Where the upstream had closed an idle connection
 // it goes on over another, and counts once.
-func (r *relay) attempt(ctx context.Context, i int, opts proxy.Options) (*dns.Msg, error) {
+func (r *relay) attempt(ctx context.Context, i int, opts proxy.Options) attempt {
 	if r.query != nil {
 		r.observe(func() { r.query.Sent(time.Now(), i, byTCP(r.state, opts)) })
 	}
@@ -179,8 +182,9 @@ func (r *relay) attempt(ctx context.Context, i int, opts proxy.Options) (*dns.Ms
 		if errors.Is(err, proxy.ErrCachedClosed) {
 			continue
 		}
-		r.ended(ctx, i, sent, attempt{reply: reply, local: local, proto: proto, err: err})
-		return reply, err
+		a := attempt{reply: reply, local: local, proto: proto, err: err}
+		r.ended(ctx, i, sent, a)
+		return a
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // Patience.
 const (
 	forceAfter   = 220 * time.Millisecond  // later than usual by this: the next attempt needs no budget
-	longAfter    = 200 * time.Millisecond  // since the query came, and a usual reply: all that is left is tried at once
+	LongAfter    = 200 * time.Millisecond  // since the query came, and a usual reply: all that is left is tried at once
 	verifyShort  = 200 * time.Millisecond  // for a verifier that gives no sign of life
 	verifyLong   = 1500 * time.Millisecond // for one that does
 	failingAfter = 50 * time.Millisecond   // before an upstream that is suspect is asked as well

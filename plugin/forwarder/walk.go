@@ -117,7 +117,7 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	case AllDead:
 		return w.beginDead(now)
 	}
-	w.long = now.Add(w.up(w.order[0].Index).SRTT() + longAfter)
+	w.long = now.Add(w.up(w.order[0].Index).SRTT() + LongAfter)
 	w.launchNext(now)
 	w.tryOut(now)
 	return false

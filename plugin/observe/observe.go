@@ -79,6 +79,8 @@ type Config struct {
 	Policy selector.Policy
 	// Hedge is the share of queries that a guard may send once more because they are late, 0 to 1.
 	Hedge float64
+	// Forced is how much later than usual a query may be before a guard sends it again whatever the share.
+	Forced time.Duration
 	// Trust says that a guard would pass denials on unverified.
 	Trust bool
 	// Table is what is known of zones.

@@ -53,16 +53,12 @@ func (m *Model) Begin(now time.Time, question Question) *Query {
 	return q
 }
 
-// forceAfter is how much later than usual a query may be before a guard sends
-// it again without a budget, as in the forwarder.
-const forceAfter = 220 * time.Millisecond
-
 // Sent says that upstream i is being asked, by TCP or not.
 func (q *Query) Sent(now time.Time, i int, tcp bool) {
 	u := q.m.cfg.Upstreams[i]
 	t := try{
 		attempt: &upstream.Attempt{Index: i, Options: exchange.Options{TCP: tcp}},
-		late:    u.LateAfter(), forced: u.SRTT() + forceAfter,
+		late:    u.LateAfter(), forced: u.SRTT() + q.m.cfg.Forced,
 	}
 	u.Send(now, nil, t.attempt, nil)
 	q.tries = append(q.tries, t)

@@ -80,7 +80,7 @@ func newRig(n int, change ...func(*forwarder.Config)) *rig {
 	}
 	f := forwarder.New(guard)
 	r.model = New(Config{
-		Upstreams: r.ups, ReadTimeout: readTimeout, Policy: guard.Policy, Hedge: guard.Hedge, Trust: guard.Trust,
+		Upstreams: r.ups, ReadTimeout: readTimeout, Policy: guard.Policy, Hedge: guard.Hedge, Forced: forwarder.LongAfter, Trust: guard.Trust,
 		Table: f.Table(), Survey: f.Survey,
 	})
 	return r
