@@ -73,7 +73,14 @@ func (h *host) coredns(corefile string, wrapper ...string) *server {
 	argv := append(wrapper, coreDNS(h.t), "-conf", path)
 	s := &server{process: h.start("coredns on "+h.addr.String(), argv...), corefile: path}
 	h.lab.subject = s.process
-	s.client = &http.Client{
+	s.client = h.httpClient()
+	s.serves()
+	return s
+}
+
+// httpClient is a client inside the namespace.
+func (h *host) httpClient() *http.Client {
+	c := &http.Client{
 		Timeout: 5 * time.Second,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
@@ -82,9 +89,8 @@ func (h *host) coredns(corefile string, wrapper ...string) *server {
 			},
 		},
 	}
-	h.t.Cleanup(s.client.CloseIdleConnections)
-	s.serves()
-	return s
+	h.t.Cleanup(c.CloseIdleConnections)
+	return c
 }
 
 // serves waits until the server answers.
