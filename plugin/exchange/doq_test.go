@@ -13,6 +13,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/miekg/dns"
+
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 )
 
@@ -107,6 +109,10 @@ func TestDoQFails(t *testing.T) {
 		{"empty", func([]byte) []byte { return []byte{} }, client, outcome.Malformed},
 		{"ID", func(b []byte) []byte { return with(answer(b), setID(1)) }, client, outcome.Malformed},
 		{"other question", func([]byte) []byte { return answer(query("other.example.org").Wire) }, client, outcome.Mismatched},
+		{"OPT for an answer", func([]byte) []byte { return record(query("www.example.org"), dns.TypeOPT, "") }, client, outcome.Malformed},
+		{"data that cannot be written", func([]byte) []byte {
+			return record(query("www.example.org"), dns.TypeHTTPS, "\x00\x01\x00\x00\x01\x00\x01\x00")
+		}, client, outcome.ServFail},
 		{"silent", func([]byte) []byte { return nil }, client, outcome.Timeout},
 	}
 	for _, tt := range tests {

@@ -87,7 +87,7 @@ func readAct(x *tape.Tape) (a act) {
 	case 5:
 		a.lie = int(int8(x.Byte()))
 	case 6:
-		a.errno = tape.Of(x, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.EPERM, syscall.EMSGSIZE)
+		a.errno = tape.Of(x, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.EACCES, syscall.EMSGSIZE)
 	}
 	return a
 }

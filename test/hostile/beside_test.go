@@ -98,8 +98,7 @@ type witness struct {
 	bad     *Peer
 	g       handler
 	prompt  bool
-	earned  bool // the hostile one has given data to somebody
-	denials int  // queries that were truly denied
+	denials int // queries that were truly denied
 }
 
 // ask asks one question, and once more by TCP where the reply is truncated.
@@ -139,7 +138,7 @@ func (w *witness) ask(x *tape.Tape) {
 // judge holds that the reply is true, or a lie that is allowed, and in time.
 func (w *witness) judge(v *visit, m *Message) {
 	q := v.msg.Question[0]
-	full := new(dns.Msg)
+	full, earned := new(dns.Msg), w.bad.Gave()
 	exists := fakedns.Exists(q.Name)
 	right := full.Unpack(v.replies[0]) == nil && fakedns.Right("", full)
 	most := goodRTT + faultCosts
@@ -151,16 +150,15 @@ func (w *witness) judge(v *visit, m *Message) {
 	}
 	// Who has given data before is believed against a denial; when that one does
 	// not reply the denial, which would be remembered, is not passed on.
-	allowed := right || !exists && w.earned && m.Rcode == dns.RcodeServerFailure && m.Empty()
+	allowed := right || !exists && earned && m.Rcode == dns.RcodeServerFailure && m.Empty()
 	for _, r := range w.bad.Account(QuestionOf(q)).Replies {
-		w.earned = w.earned || r.Msg != nil && r.Msg.Data()
 		allowed = allowed || r.Says(m) && w.may(v, &r, exists)
 	}
-	if v.took > most && w.prompt && !w.earned {
+	if v.took > most && w.prompt && !earned {
 		w.t.Errorf("%v, more than %v, for %v: %+v", v.took, most, v.msg, m)
 	}
 	if !allowed {
-		w.t.Errorf("neither true nor what may be told (earned %t, denials %d):\n%+v\nto %v", w.earned, w.denials, m, v.msg)
+		w.t.Errorf("neither true nor what may be told (earned %t, denials %d):\n%+v\nto %v", earned, w.denials, m, v.msg)
 	}
 }
 
@@ -174,7 +172,7 @@ func (w *witness) may(v *visit, r *Reply, exists bool) bool {
 	case r.Msg.Data():
 		return true
 	case r.Msg.Denies():
-		return !exists || r.Msg.Filtered() || w.earned || w.denials >= believed
+		return !exists || r.Msg.Filtered() || w.bad.Gave() || w.denials >= believed
 	}
 	return false
 }

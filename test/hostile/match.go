@@ -43,7 +43,10 @@ func (r *Reply) Says(m *Message) bool {
 }
 
 // ledger is what was asked from one socket, or over one connection.
-type ledger struct{ asked []asked }
+type ledger struct {
+	asked  []asked
+	spoilt bool // it will fail, and nobody upstream is to blame
+}
 
 type asked struct {
 	id       uint16

@@ -25,6 +25,7 @@ type Peer struct {
 	queries int
 	conns   int
 	serving int
+	gave    bool // data, to a question but that of probes
 	sockets map[netip.AddrPort]*ledger
 	account map[Question]*Account
 }
@@ -33,8 +34,9 @@ type Peer struct {
 type Account struct {
 	// Sends is how often it was asked, by datagram or in a frame that came whole.
 	Sends int
-	// Redone is how many of the sends were lost with their connection, which
-	// allows the asker to send the query once more over another.
+	// Redone is how many of the sends were lost with their connection, or by an
+	// error that looks like a fault of the asker's own host. They may be made
+	// good by another.
 	Redone int
 	// Replies are those that may be taken for replies to it.
 	Replies []Reply
@@ -69,6 +71,13 @@ func (p *Peer) Account(q Question) Account {
 		return *a
 	}
 	return Account{}
+}
+
+// Gave reports whether the peer has given data to any question but that of probes.
+func (p *Peer) Gave() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gave
 }
 
 // Wait lets time pass until no connection is served. It is for bubbles, whose
@@ -129,6 +138,7 @@ func (p *Peer) Datagram(from netip.AddrPort, wire []byte) []fakedns.Packet {
 		out = append(out, fakedns.Packet{After: after, Wire: b})
 	}
 	if a.errno != 0 {
+		p.spoil(book, a.errno)
 		out = append(out, fakedns.Packet{After: after, Errno: a.errno})
 	}
 	return out
@@ -186,6 +196,22 @@ func (p *Peer) ask(book *ledger, wire []byte) {
 	defer p.mu.Unlock()
 	book.asked = append(book.asked, asked{id: id, question: q})
 	p.accountLocked(q).Sends++
+	if book.spoilt {
+		p.accountLocked(q).Redone++
+	}
+}
+
+// spoil notes that a socket will fail for a reason that is its host's own.
+func (p *Peer) spoil(book *ledger, errno syscall.Errno) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if errno != syscall.EMSGSIZE || book.spoilt {
+		return
+	}
+	book.spoilt = true
+	for _, a := range book.asked {
+		p.accountLocked(a.question).Redone++
+	}
 }
 
 // reply takes a message that is about to be sent into the account, if it is a
@@ -196,8 +222,9 @@ func (p *Peer) reply(book *ledger, wire []byte) {
 	for i := range book.asked {
 		if a := &book.asked[i]; answers(wire, a.id, a.question) {
 			a.answered = true
-			account := p.accountLocked(a.question)
-			account.Replies = append(account.Replies, newReply(wire))
+			account, r := p.accountLocked(a.question), newReply(wire)
+			account.Replies = append(account.Replies, r)
+			p.gave = p.gave || r.Msg != nil && r.Msg.Data() && a.question.Name != "."
 		}
 	}
 }
