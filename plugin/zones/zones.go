@@ -146,6 +146,11 @@ func (t *Table) Failed(now time.Time, name string, i int) {
 	if z == nil {
 		z = t.addLocked(now, floor)
 	}
+	t.strikeLocked(now, z, i)
+}
+
+// strikeLocked records one more time that upstream i was of no use in z.
+func (t *Table) strikeLocked(now time.Time, z *zone, i int) {
 	if now.Sub(z.struck) >= weakFor {
 		z.weak = 0
 		clear(z.strikes)
@@ -157,6 +162,14 @@ func (t *Table) Failed(now time.Time, name string, i int) {
 	if z.strikes[i]++; z.strikes[i] >= strikesOut {
 		z.strikes[i] = strikesOut
 		z.weak |= Of(i)
+	}
+}
+
+// praiseLocked forgets the strikes of upstream i: it has answered.
+func (z *zone) praiseLocked(i int) {
+	z.weak &^= Of(i)
+	if z.strikes != nil {
+		z.strikes[i] = 0
 	}
 }
 
@@ -206,10 +219,7 @@ func (t *Table) Positive(now time.Time, name string, i int) {
 		z.refuses &^= Of(i)
 	})
 	z.touched = now
-	z.weak &^= Of(i)
-	if z.strikes != nil {
-		z.strikes[i] = 0
-	}
+	z.praiseLocked(i)
 }
 
 // Disputed records that upstream winner answered name, which the upstreams of
@@ -248,6 +258,12 @@ func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused
 		z.refuses |= refused &^ z.good
 	})
 	z.touched = now
+	z.praiseLocked(winner)
+	for i := range t.right { // who was right, and does nothing but deny now, is asked last until it answers
+		if (denied & z.good &^ Of(winner)).Has(i) {
+			t.strikeLocked(now, z, i)
+		}
+	}
 }
 
 // DisputedType records that an upstream denied a type that another has data

@@ -279,6 +279,15 @@ func TestFailed(t *testing.T) {
 			}
 		}
 	}
+	contradict := func(n int) func(t *Table) { // who was right denies what another answers
+		return func(t *Table) {
+			t.Failed(start, "x.example.org.", c)
+			t.Positive(start, "x.example.org.", b)
+			for i := range n {
+				t.Disputed(start, fmt.Sprintf("n%d.example.org.", i), a, setB, 0)
+			}
+		}
+	}
 	later := start.Add(30 * time.Second)
 	for name, tc := range map[string]struct {
 		learn func(t *Table)
@@ -296,6 +305,15 @@ func TestFailed(t *testing.T) {
 		"answered after all":  {func(t *Table) { fail(3, 0)(t); t.Positive(start, "www.example.org.", b) }, start, "x.example.org.", 0},
 		"answered in between": {func(t *Table) { fail(2, 0)(t); t.Positive(start, "www.example.org.", b); fail(2, 0)(t) }, start, "x.example.org.", 0},
 		"another answers":     {func(t *Table) { fail(3, 0)(t); t.Positive(start, "www.example.org.", a) }, start, "x.example.org.", setB},
+		"right before, contradicted twice":  {contradict(2), start, "x.example.org.", 0},
+		"right before, contradicted thrice": {contradict(3), start, "x.example.org.", setB},
+		"and right again":                   {func(t *Table) { contradict(3)(t); t.Disputed(start, "mine.example.org.", b, setA, 0) }, start, "x.example.org.", 0},
+		"right before, another is wrong": {func(t *Table) {
+			t.Failed(start, "x.example.org.", c)
+			t.Positive(start, "x.example.org.", b)
+			t.Disputed(start, "y.example.org.", a, setC, 0)
+			t.Disputed(start, "y.example.org.", a, setC, 0)
+		}, start, "x.example.org.", 0},
 		"three different ones": {func(t *Table) {
 			t.Failed(start, "x.example.org.", a)
 			t.Failed(start, "x.example.org.", b)
@@ -304,7 +322,7 @@ func TestFailed(t *testing.T) {
 	} {
 		table := New(3)
 		tc.learn(table)
-		if got := table.View(tc.at, tc.name); got.Weak != tc.want || got.Bad != 0 || got.Poor != 0 {
+		if got := table.View(tc.at, tc.name); got.Weak != tc.want || got.Bad&^setC != 0 || got.Poor != 0 {
 			t.Errorf("%s: %+v, want weak: %b", name, got, tc.want)
 		}
 	}
