@@ -78,6 +78,7 @@ var faultRows = []faultRow{
 	{name: "24 BADCOOKIE", each: "badcookie", outcome: "badcookie"},
 	{name: "25 duplicates", each: "duplicate 3 50ms"},
 	{name: "25 late replies", second: "late 1s", options: "policy adaptive", share: 0.05},
+	{name: "31 the only one loses 10%", n: 1, rules: []string{"ip daddr $2 numgen random mod 100 < 10 drop"}, most: 1.4, slow: true, lost: 0.005},
 	{name: "32 fifty, ten dead", n: 50, rules: []string{"ip daddr $ten drop"}, most: 1.5},
 }
 
@@ -104,13 +105,17 @@ func (v *verdict) faults(t *testing.T, rows []faultRow) {
 	pools, subjects := make([][]*fake, len(rows)), make([]*subject, len(rows))
 	corefile := readyBlock
 	for i, row := range rows {
-		for k := range max(row.n, 3) {
+		n := row.n
+		if n == 0 {
+			n = 3
+		}
+		for k := range n {
 			pools[i] = append(pools[i], far.fake(fmt.Sprintf("10.20.%d.%d", i+1, k+1), row.faults(k)...))
 		}
 		all = append(all, pools[i]...)
 		rules = append(rules, row.filters(pools[i])...)
 		to := addresses(pools[i], " ")
-		if row.n > 0 { // more than a Corefile takes
+		if n > 15 { // more than a Corefile takes
 			to = node.servers(pools[i])
 		}
 		options := row.options
@@ -138,6 +143,9 @@ func (v *verdict) faults(t *testing.T, rows []faultRow) {
 	s.kill()
 }
 
+// second is the second upstream, or the only one.
+func second(pool []*fake) *fake { return pool[min(1, len(pool)-1)] }
+
 // faults are those of the k-th upstream, from faultAt on.
 func (row *faultRow) faults(k int) (lines []string) {
 	for _, f := range []string{row.each, row.second} {
@@ -150,7 +158,7 @@ func (row *faultRow) faults(k int) (lines []string) {
 
 func (row *faultRow) filters(pool []*fake) (rules []string) {
 	set := func(of []*fake) string { return "{ " + addresses(of, ", ") + " }" }
-	fill := strings.NewReplacer("$2", pool[1].addr.String(), "$all", set(pool), "$ten", set(pool[max(0, len(pool)-10):]))
+	fill := strings.NewReplacer("$2", second(pool).addr.String(), "$all", set(pool), "$ten", set(pool[max(0, len(pool)-10):]))
 	for _, r := range row.rules {
 		rules = append(rules, fill.Replace(r))
 	}
@@ -173,11 +181,11 @@ func (row *faultRow) questions() []question {
 func (row *faultRow) judge(t *testing.T, v *verdict, s *server, pool []*fake, sub *subject, slowest, p99 time.Duration) {
 	t.Helper()
 	f, settled := sub.all(), sub.window(settledAt, faultsEnd)
-	sent, second := 0, pool[1].received(settledAt, faultsEnd)
+	sent, toSecond := 0, second(pool).received(settledAt, faultsEnd)
 	for _, p := range pool {
 		sent += p.received(settledAt, faultsEnd)
 	}
-	per, share := float64(sent)/float64(settled.total), float64(second)/float64(settled.total)
+	per, share := float64(sent)/float64(settled.total), float64(toSecond)/float64(settled.total)
 	t.Logf("%-28s %d wrong of %d, max %v; settled: p50 %v, p99 %v, %.2f upstream queries per query, %.3f to the second; %s",
 		row.name, f.wrong, f.total, f.max.Round(time.Millisecond/10), settled.p50.Round(time.Millisecond/10), settled.p99.Round(time.Millisecond/10), per, share, f.why())
 	if float64(f.wrong) > row.lost*float64(f.total) {
@@ -199,7 +207,7 @@ func (row *faultRow) judge(t *testing.T, v *verdict, s *server, pool []*fake, su
 	if limit := max(p99Floor, p99Times*p99); settled.p99 > limit && !row.slow {
 		v.softf("%s: p99 %v once settled, at most %v", row.name, settled.p99, limit)
 	}
-	if row.outcome != "" && s.metric("coredns_dnsguard_attempts_total", `outcome="`+row.outcome+`"`, `to="`+pool[1].to()+`"`) == 0 {
+	if row.outcome != "" && s.metric("coredns_dnsguard_attempts_total", `outcome="`+row.outcome+`"`, `to="`+second(pool).to()+`"`) == 0 {
 		v.errorf("%s: no attempt with the second upstream came to %s, so that this row shows nothing", row.name, row.outcome)
 	}
 }
