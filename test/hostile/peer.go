@@ -26,6 +26,7 @@ type Peer struct {
 	conns   int
 	serving int
 	gave    bool // data, to a question but that of probes
+	slow    bool // has replied late, or kept a connection waiting
 	sockets map[netip.AddrPort]*ledger
 	account map[Question]*Account
 }
@@ -78,6 +79,20 @@ func (p *Peer) Gave() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.gave
+}
+
+func (p *Peer) dawdle(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slow = p.slow || d > 0
+}
+
+// Slow reports whether the peer has replied late, or kept a connection waiting:
+// then nobody can tell for some time that no reply is going to come.
+func (p *Peer) Slow() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.slow
 }
 
 // Wait lets time pass until no connection is served. It is for bubbles, whose
@@ -133,6 +148,7 @@ func (p *Peer) Datagram(from netip.AddrPort, wire []byte) []fakedns.Packet {
 	after := time.Duration(0)
 	for _, r := range a.replies {
 		after += r.after
+		p.dawdle(r.after)
 		b := r.make(wire)
 		p.reply(book, b)
 		out = append(out, fakedns.Packet{After: after, Wire: b})
@@ -170,6 +186,7 @@ func (p *Peer) Stream(c net.Conn) (reset bool) {
 		a := p.next(wire)
 		p.ask(&s.book, wire)
 		for _, r := range a.replies {
+			p.dawdle(r.after)
 			time.Sleep(r.after)
 			s.frame(r.make(wire), a)
 		}
