@@ -86,7 +86,7 @@ func (v *verdict) certificate(t *testing.T, s *server, row certificateRow, sub, 
 	if limit := settlingMax + base.max; f.max > limit {
 		v.softf("%s, %s: a lookup took %v, at most %v", row.scheme, row.bad, f.max, limit)
 	}
-	if limit := max(p99Floor, p99Times*usual.p99); settled.p99 > limit {
+	if limit := max(p99Crowd, p99Times*usual.p99); settled.p99 > limit {
 		v.softf("%s, %s: p99 %v once settled, at most %v", row.scheme, row.bad, settled.p99, limit)
 	}
 }

@@ -204,7 +204,7 @@ func (row *faultRow) judge(t *testing.T, v *verdict, s *server, pool []*fake, su
 	if limit := settlingMax + slowest; f.max > limit && !row.slow {
 		v.softf("%s: one lookup took %v, at most %v", row.name, f.max, limit)
 	}
-	if limit := max(p99Floor, p99Times*p99); settled.p99 > limit && !row.slow {
+	if limit := max(p99Crowd, p99Times*p99); settled.p99 > limit && !row.slow {
 		v.softf("%s: p99 %v once settled, at most %v", row.name, settled.p99, limit)
 	}
 	if row.outcome != "" && s.metric("coredns_dnsguard_attempts_total", `outcome="`+row.outcome+`"`, `to="`+second(pool).to()+`"`) == 0 {

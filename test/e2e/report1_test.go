@@ -19,6 +19,7 @@ const (
 	p50Floor       = 300 * time.Microsecond // or this, whichever is more
 	p99Times       = 2                      // the good upstream alone, or asked directly at the same time
 	p99Floor       = 25 * time.Millisecond  // or this, for a busy machine
+	p99Crowd       = 50 * time.Millisecond  // the same where many servers are asked at once on it; scenarios hold the bound itself
 	settlingMax    = 250 * time.Millisecond // and the good upstream's own time
 	kindShare      = 0.01                   // NODATA for NXDOMAIN or the reverse
 	growth         = 64                     // descriptors or goroutines more, right after the load
