@@ -221,8 +221,9 @@ func (c *contender) ask(ctx context.Context, q query) result {
 	return r
 }
 
-// varies is what differs from run to run in the text of an error: addresses, and what a parser does not like in garbage.
-var varies = regexp.MustCompile(`127\.\d+\.\d+\.\d+(:\d+)?|dns: .*`)
+// varies is what differs from run to run in the text of an error: where it is noticed first that the other end has reset a
+// connection, addresses, and what a parser does not like in garbage.
+var varies = regexp.MustCompile(`(dial|read|write) tcp \S+: (connect|read|write): (connection reset by peer|broken pipe)|127\.\d+\.\d+\.\d+(:\d+)?|dns: .*`)
 
 func anonymous(err error) string { return varies.ReplaceAllString(err.Error(), "...") }
 
