@@ -14,6 +14,7 @@ const (
 	verifyShort  = 200 * time.Millisecond  // for a verifier that gives no sign of life
 	verifyLong   = 1500 * time.Millisecond // for one that does
 	failingAfter = 50 * time.Millisecond   // before an upstream that is suspect is asked as well
+	lossy        = 0.1                     // share of attempts without a timely reply
 	localPause   = 20 * time.Millisecond   // after a fault of this host, doubling
 	localPauses  = 3                       // so often
 )
@@ -183,7 +184,9 @@ func (w *walk) fits() int {
 }
 
 // lateVerifier asks late verifiers again, since a packet may be lost, and for a
-// sign of life: by TCP, which resends, so that one further attempt is enough.
+// sign of life: by TCP where packets do get lost, which resends, so that one
+// further attempt is enough. Else the upstream is slow, and connecting would
+// take longer still.
 func (w *walk) lateVerifier(now time.Time) {
 	w.lateAt = time.Time{}
 	for i, u := range w.f.cfg.Upstreams {
@@ -191,7 +194,7 @@ func (w *walk) lateVerifier(now time.Time) {
 			continue
 		}
 		u.AskProbe()
-		tcp := u.Transport() == "dns" && !u.TCPDown(now)
+		tcp := u.Transport() == "dns" && !u.TCPDown(now) && u.Loss() >= lossy
 		if w.launch(now, i, exchange.Options{TCP: tcp, Fresh: !tcp}) {
 			w.f.cfg.Observer.Hedge(HedgeSent)
 		}

@@ -168,6 +168,9 @@ func (u *Upstream) Expected() time.Duration { return u.est.expected() }
 // SRTT is the smoothed round trip; 0 where nothing is known.
 func (u *Upstream) SRTT() time.Duration { return u.est.smoothed() }
 
+// Loss is the share of attempts without a timely reply, of late, 0 to 1.
+func (u *Upstream) Loss() float64 { return u.est.lossShare() }
+
 // Silent reports whether a reply is not to be expected: the upstream is not
 // healthy, or new and has left a probe unanswered.
 func (u *Upstream) Silent() bool {
