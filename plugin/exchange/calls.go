@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -18,7 +19,7 @@ const maxCalls = 1000
 type calls struct {
 	cfg    *Config
 	proto  Proto
-	do     func(context.Context, *Query, Options) Reply
+	do     exchangeFunc
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -28,7 +29,10 @@ type calls struct {
 	closed  bool
 }
 
-func newCalls(cfg *Config, proto Proto, do func(context.Context, *Query, Options) Reply) *calls {
+// exchangeFunc makes one exchange, and says by call.wrote when the query goes out.
+type exchangeFunc func(context.Context, *call, *Query, Options) Reply
+
+func newCalls(cfg *Config, proto Proto, do exchangeFunc) *calls {
 	c := &calls{cfg: cfg, proto: proto, do: do}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -38,6 +42,19 @@ func newCalls(cfg *Config, proto Proto, do func(context.Context, *Query, Options
 type call struct {
 	cancel context.CancelFunc
 	ended  atomic.Bool
+	start  time.Time
+	sent   atomic.Int64 // nanoseconds after start; 0: it has not been sent
+}
+
+// wrote says that the query goes out now.
+func (c *call) wrote() { c.sent.Store(max(int64(time.Since(c.start)), 1)) }
+
+// Sent returns when the query went out.
+func (c *call) Sent() time.Time {
+	if d := c.sent.Load(); d != 0 {
+		return c.start.Add(time.Duration(d))
+	}
+	return time.Time{}
 }
 
 // Cancel gives the exchange up.
@@ -62,9 +79,9 @@ func (c *calls) start(q *Query, opt Options, sink Sink) Handle {
 	}
 	c.running++
 	ctx, cancel := context.WithCancel(c.ctx)
-	h := &call{cancel: cancel}
+	h := &call{cancel: cancel, start: time.Now()}
 	c.wg.Go(func() {
-		r := c.do(ctx, q, opt)
+		r := c.do(ctx, h, q, opt)
 		cancel()
 		c.mu.Lock()
 		c.running--

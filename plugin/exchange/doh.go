@@ -149,31 +149,25 @@ func (c *countedConn) Close() error {
 	return err
 }
 
-// trace follows one request; the client calls it from its own goroutines.
-type trace struct {
-	wrote atomic.Int64 // when the request had been written, since the start
-	local atomic.Pointer[net.Addr]
-}
-
-func (d *dohExchanger) traced(ctx context.Context, start time.Time) (context.Context, *trace) {
-	t := &trace{}
+// traced follows one request; the client calls back from its own goroutines.
+func (d *dohExchanger) traced(ctx context.Context, c *call) (context.Context, *atomic.Pointer[net.Addr]) {
+	local := new(atomic.Pointer[net.Addr])
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
-			t.local.Store(new(info.Conn.LocalAddr()))
+			local.Store(new(info.Conn.LocalAddr()))
 			d.cfg.Events.Conn(HTTPS, info.Reused)
 		},
-		WroteRequest: func(httptrace.WroteRequestInfo) { t.wrote.Store(int64(time.Since(start))) },
-	}), t
+		WroteRequest: func(httptrace.WroteRequestInfo) { c.wrote() },
+	}), local
 }
 
 // do makes one exchange.
-func (d *dohExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
+func (d *dohExchanger) do(ctx context.Context, c *call, q *Query, opt Options) Reply {
 	m, err := message(q, opt.NoEDNS)
 	if err != nil {
 		return Reply{Kind: outcome.Local, Err: err}
 	}
-	start := time.Now()
-	ctx, tr := d.traced(ctx, start)
+	ctx, traced := d.traced(ctx, c)
 	method := d.cfg.DoHMethod
 	if method == "" {
 		method = http.MethodPost
@@ -199,11 +193,11 @@ func (d *dohExchanger) do(ctx context.Context, q *Query, opt Options) Reply {
 		r.Msg, r.Kind, r.Err = dohReply(resp, m)
 		r.Size = body.n
 	}
-	if local := tr.local.Load(); local != nil {
+	if local := traced.Load(); local != nil {
 		r.Local = *local
 	}
 	if r.Msg != nil {
-		r.RTT = time.Since(start) - time.Duration(tr.wrote.Load())
+		r.RTT = time.Since(c.Sent())
 	}
 	return r
 }

@@ -91,6 +91,9 @@ type Handle interface {
 	// so the sink will not be told. A reply that comes later is recognised as
 	// late, and is not taken for a forgery.
 	Cancel() bool
+	// Sent returns when the query went out. The zero time: it waits for a
+	// connection to be opened.
+	Sent() time.Time
 }
 
 // Exchanger sends queries to one address.

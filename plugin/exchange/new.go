@@ -78,6 +78,9 @@ type ended struct{}
 // Cancel is always too late.
 func (ended) Cancel() bool { return false }
 
+// Sent says that nothing was sent.
+func (ended) Sent() time.Time { return time.Time{} }
+
 // refuse tells the sink at once that nothing was sent.
 func refuse(sink Sink, proto Proto, kind outcome.Kind, err error) Handle {
 	sink.Done(Reply{Kind: kind, Proto: proto, Err: err})

@@ -205,7 +205,7 @@ func (p *streamPool) placeLocked(f *streamFlight, now time.Duration, fresh bool)
 		if open.out >= softDepth && dialling == nil && more {
 			p.dialLocked(now)
 		}
-		open.takeLocked(f)
+		open.takeLocked(f, now)
 		return true
 	}
 	if dialling == nil && more {
@@ -214,7 +214,7 @@ func (p *streamPool) placeLocked(f *streamFlight, now time.Duration, fresh bool)
 	if dialling == nil {
 		return false
 	}
-	dialling.takeLocked(f)
+	dialling.takeLocked(f, now)
 	return true
 }
 
@@ -312,6 +312,17 @@ func (f *streamFlight) Cancel() bool {
 	p.pumpLocked(now)
 	p.unlock()
 	return true
+}
+
+// Sent returns when the query was given to an open connection.
+func (f *streamFlight) Sent() time.Time {
+	p := f.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := f.conn; c != nil && c.conn != nil {
+		return p.base.Add(max(f.sent, c.born))
+	}
+	return time.Time{}
 }
 
 // Close ends all exchanges and waits for the goroutines.

@@ -34,13 +34,13 @@ func (c *streamConn) wornLocked(now time.Duration) bool {
 }
 
 // takeLocked books f on c.
-func (c *streamConn) takeLocked(f *streamFlight) {
+func (c *streamConn) takeLocked(f *streamFlight, now time.Duration) {
 	p := c.pool
 	id := uint16(p.cfg.Rand64())
 	for c.flights[id] != nil {
 		id = uint16(p.cfg.Rand64())
 	}
-	f.id, f.conn, f.onOpen, f.sentIt = id, c, c.conn != nil, false
+	f.id, f.conn, f.onOpen, f.sent, f.sentIt = id, c, c.conn != nil, now, false
 	c.flights[id] = f
 	c.pending = append(c.pending, f)
 	c.out++

@@ -149,6 +149,9 @@ func (f *udpFlight) Cancel() bool {
 	return true
 }
 
+// Sent returns when the query was booked on the socket, which is when it was written.
+func (f *udpFlight) Sent() time.Time { return f.sock.pool.base.Add(f.sent) }
+
 // retire lets the socket take no more queries. It closes once nothing is
 // outstanding, and no late reply is to be expected.
 func (s *udpSocket) retire(now time.Duration) {

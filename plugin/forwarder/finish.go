@@ -68,7 +68,7 @@ func (w *walk) noteLate(by *upstream.Attempt) {
 	}
 	now := time.Now()
 	for _, a := range w.tries {
-		if a.Index != by.Index && w.open(a.Index) && now.Sub(a.SentAt) >= a.Upstream.LateAfter() && !a.Options.TCP {
+		if a.Index != by.Index && w.open(a.Index) && !now.Before(a.LateAt(a.Upstream.LateAfter())) && !a.Options.TCP {
 			w.f.table.Failed(now, w.req.Key.Name, a.Index)
 		}
 	}

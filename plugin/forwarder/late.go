@@ -76,6 +76,10 @@ func (w *walk) lifeSeen() bool {
 
 // late makes the next attempt: the ones under way are late.
 func (w *walk) late(now time.Time) {
+	if at := w.last.LateAt(w.lateIn); at.After(now) { // it had to wait for a connection
+		w.lateAt = at
+		return
+	}
 	if w.held.by != nil {
 		w.lateVerifier(now)
 		return
@@ -84,7 +88,7 @@ func (w *walk) late(now time.Time) {
 		w.lateAt = time.Time{}
 		return
 	}
-	forced := w.lastSent.Add(w.usual() + forceAfter)
+	forced := w.last.SentAt.Add(w.last.Usual() + forceAfter)
 	if w.waitedLong(now) {
 		forced = now
 	}
@@ -105,14 +109,9 @@ func (w *walk) late(now time.Time) {
 	w.resend(now)
 }
 
-// usual is the round trip of the upstream asked last.
-func (w *walk) usual() time.Duration {
-	return w.tries[len(w.tries)-1].Upstream.SRTT()
-}
-
 // waitedLong reports whether the query has waited for longer than a fault may cost.
 func (w *walk) waitedLong(now time.Time) bool {
-	return now.Sub(w.start) >= w.up(w.order[0].Index).SRTT()+forceAfter-20*time.Millisecond && w.hasUntried(selector.Failing, -1)
+	return now.Sub(w.start) >= w.tries[0].Usual()+forceAfter-20*time.Millisecond && w.hasUntried(selector.Failing, -1)
 }
 
 // hasUntried reports whether an upstream of at most that rank has not been
@@ -145,12 +144,23 @@ func (w *walk) resend(now time.Time) {
 	c := w.order[w.resent%w.fits()]
 	u := w.up(c.Index)
 	opt := exchange.Options{Fresh: true, NoEDNS: w.resent == 0 && !w.req.Key.DO}
-	if u.Transport() == "dns" && !u.TCPDown(now) && (len(w.order) > 1 || w.resent > 0) {
+	if u.Transport() == "dns" && !u.TCPDown(now) && (len(w.order) > 1 || w.resent > 0) && !w.connecting(c.Index) {
 		opt.TCP, opt.Fresh = true, false
 	}
 	if !w.launch(now, c.Index, opt) {
 		w.lateAt = time.Time{}
 	}
+}
+
+// connecting reports whether an attempt waits for a connection to upstream i:
+// another by TCP would wait for the same one.
+func (w *walk) connecting(i int) bool {
+	for _, a := range w.tries {
+		if a.Index == i && a.Options.TCP && a.Waiting() {
+			return true
+		}
+	}
+	return false
 }
 
 // fits counts the upstreams of the best rank in the order, at least one.

@@ -35,13 +35,24 @@ func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Si
 	if !s.answers {
 		return s
 	}
-	return handle{time.AfterFunc(5*ms, func() { sink.Done(exchange.Reply{Kind: outcome.OK, Msg: new(dns.Msg), RTT: 5 * ms}) })}
+	return handle{time.AfterFunc(5*ms, func() { sink.Done(exchange.Reply{Kind: outcome.OK, Msg: new(dns.Msg), RTT: 5 * ms}) }), time.Now()}
 }
 
 func (*server) Cancel() bool { return true }
 func (*server) Close()       {}
 
-type handle struct{ *time.Timer }
+func (s *server) Sent() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[len(s.asked)-1]
+}
+
+type handle struct {
+	*time.Timer
+	sent time.Time
+}
+
+func (h handle) Sent() time.Time { return h.sent }
 
 func (h handle) Cancel() bool { return h.Stop() }
 
