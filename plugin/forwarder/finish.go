@@ -22,6 +22,7 @@ func (w *walk) finish(a *upstream.Attempt, r exchange.Reply) bool {
 		w.f.cfg.Observer.Hedge(HedgeWon)
 	}
 	w.answer = Answer{Msg: r.Msg, Kind: r.Kind, Upstream: a.Upstream.To(), Attempts: len(w.tries), Hedged: w.hedged}
+	w.learnSpare(a, r.Kind)
 	w.abandon(a, r.Kind)
 	return true
 }
@@ -155,9 +156,12 @@ func (w *walk) names(s zones.Set) string {
 	return b.String()
 }
 
-// giveUp ends the walk with the best there is: a denial that nobody could
-// check, a truncated reply, an upstream's own failure, or SERVFAIL.
+// giveUp ends the walk with the best there is: the reply of a trial, a denial
+// that nobody could check, a truncated reply, an upstream's own failure, or SERVFAIL.
 func (w *walk) giveUp(now time.Time) bool {
+	if w.hasSpare() && w.useSpare(now) {
+		return true
+	}
 	switch {
 	case w.held.by != nil:
 		return w.passDenial(now)

@@ -22,6 +22,15 @@ const (
 // Result implements race.Contest: a result came in.
 func (w *walk) Result(now time.Time, r upstream.Result) bool {
 	w.pending--
+	if w.spares(now, r) {
+		w.spare = r
+		return false
+	}
+	return w.take(now, r)
+}
+
+// take draws the conclusions from a result.
+func (w *walk) take(now time.Time, r upstream.Result) bool {
 	a, reply := r.Attempt, r.Reply
 	switch k := reply.Kind; {
 	case reply.Msg != nil && slices.Contains(w.f.cfg.Failover, reply.Msg.Rcode):
@@ -98,9 +107,6 @@ func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	if r.Kind == outcome.NoData {
 		w.typed |= zones.Of(a.Index)
 	}
-	if w.f.cfg.Trust && a.Trial && w.pending > 0 {
-		return false // the first attempt is the one that is trusted
-	}
 	if w.f.cfg.Trust || len(w.f.cfg.Upstreams) == 1 || dnsmsg.Filtered(r.Msg) {
 		w.learnOK(now, a)
 		return w.finish(a, r)
@@ -120,6 +126,9 @@ func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 		h.credible = h.credible || w.held.credible
 	}
 	w.held = h
+	if w.hasSpare() {
+		return w.useSpare(now)
+	}
 	return w.verify(now)
 }
 
@@ -227,6 +236,8 @@ func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	switch {
 	case a.Trial && w.pending > 0:
 		return false
+	case w.spareIsNext():
+		return w.useSpare(now)
 	case w.waitsForFit() || w.launchNext(now):
 		return false
 	case w.pending > 0:

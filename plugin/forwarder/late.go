@@ -44,7 +44,7 @@ func (w *walk) Due(now time.Time) bool {
 		return w.checkVerifiers(now)
 	}
 	if !w.lateAt.IsZero() && !now.Before(w.lateAt) {
-		w.late(now)
+		return w.late(now)
 	}
 	return false
 }
@@ -75,19 +75,26 @@ func (w *walk) lifeSeen() bool {
 }
 
 // late makes the next attempt: the ones under way are late.
-func (w *walk) late(now time.Time) {
+func (w *walk) late(now time.Time) (over bool) {
 	if at := w.last.LateAt(w.lateIn); at.After(now) { // it had to wait for a connection
 		w.lateAt = at
-		return
+		return false
 	}
-	if w.held.by != nil {
+	switch {
+	case w.hasSpare():
+		return w.useSpare(now)
+	case w.held.by != nil:
 		w.lateVerifier(now)
-		return
-	}
-	if w.spent() {
+	case w.spent():
 		w.lateAt = time.Time{}
-		return
+	default:
+		w.hedge(now)
 	}
+	return false
+}
+
+// hedge makes the next attempt, if the budget or the time that has gone by allow it.
+func (w *walk) hedge(now time.Time) {
 	forced := w.last.SentAt.Add(w.last.Usual() + forceAfter)
 	if w.waitedLong(now) {
 		forced = now

@@ -43,9 +43,10 @@ type walk struct {
 	kinds   []outcome.Kind // of failed
 	refused zones.Set
 	denied  zones.Set
-	typed   zones.Set // of denied: those that denied the type alone
-	soft    *held     // the last reply that says failure
-	cut     *held     // the last truncated reply
+	typed   zones.Set       // of denied: those that denied the type alone
+	soft    *held           // the last reply that says failure
+	cut     *held           // the last truncated reply
+	spare   upstream.Result // of a trial, put by
 
 	last     *upstream.Attempt // the last that was launched
 	lateIn   time.Duration     // after its sending it is late

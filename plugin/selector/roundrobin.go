@@ -8,6 +8,8 @@ type roundRobin struct{ turn atomic.Uint64 }
 
 func (*roundRobin) Name() string { return "round_robin" }
 
+func (*roundRobin) Strict() bool { return true }
+
 func (r *roundRobin) keys(cs []Candidate, _ func(n int) int) {
 	fittest := Out
 	for _, c := range cs {

@@ -39,6 +39,8 @@ type Candidate struct {
 type Policy interface {
 	// Name is the word in the Corefile.
 	Name() string
+	// Strict says that the order is the operator's will, and not just who is likely to answer first.
+	Strict() bool
 	// keys sets the key of each candidate: the lower is asked first. draw returns a number in [0, n).
 	keys(cs []Candidate, draw func(n int) int)
 }
