@@ -48,8 +48,11 @@ func TestTrialIsSecond(t *testing.T) {
 		"trust, the first is late":        {trust, []behaviour{silent, quick(outcome.NXDomain)}, outcome.NXDomain, 1, [2]time.Duration{10 * ms, 20 * ms}, []int{1, 1}},
 		"trust, all others fail":          {trust, []behaviour{fails, fails, quick(outcome.NXDomain)}, outcome.NXDomain, 2, [2]time.Duration{10 * ms, 10 * ms}, []int{1, 1, 1}},
 		"trust, and no attempt is left": {
-			func(c *Config) { c.Trust, c.MaxAttempts = true, 2 }, []behaviour{fails, good, quick(outcome.NXDomain)},
-			outcome.NXDomain, 2, [2]time.Duration{5 * ms, 5 * ms}, []int{1, 0, 1},
+			func(c *Config) { c.Trust, c.MaxAttempts = true, 2 },
+			[]behaviour{fails, good, quick(outcome.NXDomain)},
+			outcome.NXDomain, 2,
+			[2]time.Duration{5 * ms, 5 * ms},
+			[]int{1, 0, 1},
 		},
 		"failover, the first answers": {failover, []behaviour{good, quick(outcome.NXDomain)}, outcome.OK, 0, [2]time.Duration{10 * ms, 10 * ms}, []int{1, 1}},
 		"failover, the first denies":  {failover, []behaviour{nx, quick(outcome.OK)}, outcome.OK, 1, [2]time.Duration{10 * ms, 10 * ms}, []int{1, 1}},

@@ -21,11 +21,14 @@ import (
 // PerSecond bounds the probes of a pool.
 const PerSecond = 10
 
+// mostShift is how often the interval doubles at the most.
+const mostShift = 2
+
 // Config is what a Prober needs to know.
 type Config struct {
 	// Upstreams are those to be probed.
 	Upstreams []*upstream.Upstream
-	// Interval is between probes of one upstream; it grows to four times this while they fail.
+	// Interval is between probes of one upstream. It grows to four times this while they get no reply, and while an upstream that replies is not asked anything.
 	Interval time.Duration
 	// Domain is the name asked for.
 	Domain string
@@ -37,14 +40,15 @@ type Config struct {
 
 // Prober probes. Make it with New, and run it.
 type Prober struct {
-	cfg   Config
-	query exchange.Query
-	wake  chan struct{}
-	last  []time.Time
-	tries []int // since the upstream was last well
-	spent int
-	first int // upstream to begin with
-	from  time.Time
+	cfg    Config
+	query  exchange.Query
+	wake   chan struct{}
+	last   []time.Time
+	tries  []int // since the upstream was last well
+	missed []int // those of them, in a row, since which nothing has been heard
+	spent  int
+	first  int // upstream to begin with
+	from   time.Time
 }
 
 // New returns a prober.
@@ -58,7 +62,7 @@ func New(cfg Config) (*Prober, error) {
 	}
 	return &Prober{
 		cfg: cfg, query: exchange.Query{Wire: wire, QuestionEnd: len(wire)}, wake: make(chan struct{}, 1),
-		last: make([]time.Time, len(cfg.Upstreams)), tries: make([]int, len(cfg.Upstreams)),
+		last: make([]time.Time, len(cfg.Upstreams)), tries: make([]int, len(cfg.Upstreams)), missed: make([]int, len(cfg.Upstreams)),
 	}, nil
 }
 
@@ -109,6 +113,9 @@ func (p *Prober) round(now time.Time) time.Duration {
 			p.tries[i] = 0
 			continue
 		}
+		if u.Heard(p.last[i]) {
+			p.missed[i] = 0
+		}
 		if wait := p.every(i, u) - now.Sub(p.last[i]); wait > 0 {
 			soonest(wait)
 			continue
@@ -121,17 +128,21 @@ func (p *Prober) round(now time.Time) time.Duration {
 		p.spent++
 		p.last[i] = now
 		p.tries[i]++
+		p.missed[i]++
 		u.Probed()
 		u.Send(now, &p.query, &upstream.Attempt{Index: i, Probe: true, Options: exchange.Options{TCP: p.cfg.TCP || u.ProbeByTCP(now, p.tries[i]), NoEDNS: true}}, nil)
-		soonest(p.every(i, u))
+		soonest(min(p.every(i, u), p.cfg.Interval)) // it may have been heard by then
 	}
 	return next
 }
 
 // every is the interval for an upstream now.
 func (p *Prober) every(i int, u *upstream.Upstream) time.Duration {
-	if u.Wanted() {
+	switch {
+	case u.Wanted():
 		return p.cfg.Interval / 5
+	case p.missed[i] == 0 && u.State() == upstream.HalfOpen: // the rest of the way back is up to queries
+		return p.cfg.Interval << mostShift
 	}
-	return p.cfg.Interval << min(max(p.tries[i]-4, 0)/4, 2)
+	return p.cfg.Interval << min(max(p.missed[i]-4, 0)/4, mostShift)
 }

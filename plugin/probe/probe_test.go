@@ -259,6 +259,69 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
+// TestBackAgain holds that the interval is short again once something has been heard, though no query has been answered: so that the
+// next way back is short too.
+func TestBackAgain(t *testing.T) {
+	run(t, 1, nil, func(_ *Prober, ups []*upstream.Upstream, servers []*server) {
+		becomes := func(want upstream.State) time.Duration {
+			begin := time.Now()
+			for ups[0].State() != want && time.Since(begin) < time.Minute {
+				time.Sleep(ms)
+			}
+			return time.Since(begin)
+		}
+		time.Sleep(30 * time.Second)
+		for range 3 {
+			servers[0].set(true)
+			if d := becomes(upstream.HalfOpen); d > 2100*ms {
+				t.Errorf("half-open after %s", d)
+			}
+			begin := time.Now()
+			time.Sleep(20 * time.Second) // nobody asks anything
+			if n := len(servers[0].since(begin)); n < 9 || n > 11 {
+				t.Errorf("%d probes in 20 s of one that replies and is not asked, want one each 2 s", n)
+			}
+			servers[0].set(false)
+			becomes(upstream.Suspect)
+			servers[0].set(true)
+			if d := becomes(upstream.HalfOpen); d > 600*ms {
+				t.Errorf("half-open again after %s, want one interval", d)
+			}
+			servers[0].set(false)
+			time.Sleep(30 * time.Second)
+		}
+	})
+}
+
+// TestBackInTime holds that an ejected upstream which replies to probes again is let back when its time has come, and no interval later.
+func TestBackInTime(t *testing.T) {
+	for after := 12 * time.Second; after < 15*time.Second; after += 300 * ms {
+		run(t, 1, nil, func(_ *Prober, ups []*upstream.Upstream, servers []*server) {
+			until := func(want upstream.State) {
+				for ups[0].State() != want {
+					time.Sleep(ms)
+				}
+			}
+			time.Sleep(10 * time.Second)
+			for ups[0].Snapshot().Ejections < 5 {
+				servers[0].set(true)
+				until(upstream.HalfOpen)
+				servers[0].set(false)
+				ask(ups[0])
+				ask(ups[0])
+				until(upstream.Ejected)
+			}
+			begin := time.Now()
+			time.Sleep(after) // of 16 s that it is ejected for
+			servers[0].set(true)
+			until(upstream.HalfOpen)
+			if d := time.Since(begin); d < 15900*ms || d > 16600*ms {
+				t.Errorf("half-open after %s, want 16 s and one interval at the most", d)
+			}
+		})
+	}
+}
+
 // TestWake holds that a probe which is asked for is sent soon, and that Wake never blocks.
 func TestWake(t *testing.T) {
 	run(t, 1, nil, func(p *Prober, ups []*upstream.Upstream, servers []*server) {
