@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
@@ -14,6 +15,7 @@ import (
 type udpSocket struct {
 	pool     *udpPool
 	conn     net.Conn
+	raw      syscall.RawConn // of a real socket
 	local    net.Addr
 	born     time.Duration
 	lifetime time.Duration
@@ -48,6 +50,7 @@ func newUDPSocket(p *udpPool, conn net.Conn) *udpSocket {
 	s := &udpSocket{
 		pool:     p,
 		conn:     conn,
+		raw:      rawConn(conn),
 		local:    conn.LocalAddr(),
 		born:     now,
 		used:     now,
@@ -90,15 +93,28 @@ func (s *udpSocket) begin(q *Query, sink Sink, bits uint64, now time.Duration, m
 	return f, socketFine
 }
 
-// packets are buffers to write from.
-var packets = sync.Pool{New: func() any { return new([512]byte) }}
+// packet is a query to be written.
+type packet struct {
+	buf   [512]byte
+	wire  []byte
+	err   error
+	write func(fd uintptr) bool
+}
 
-// send writes the query of f. UDP writes do not block: what does not fit the
-// socket's buffer is an error.
+// packets outlive their queries.
+var packets = sync.Pool{New: func() any {
+	p := new(packet)
+	p.prepare()
+	return p
+}}
+
+// send writes the query of f. It does not wait until the socket can be written
+// to: a query for which there is no room ends with a fault of this host.
 func (s *udpSocket) send(f *udpFlight, q *Query, noEDNS bool) {
-	buf := packets.Get().(*[512]byte)
-	_, err := s.conn.Write(appendQuery(buf[:0], q, f.id, noEDNS))
-	packets.Put(buf)
+	p := packets.Get().(*packet)
+	p.wire = appendQuery(p.buf[:0], q, f.id, noEDNS)
+	err := p.writeTo(s)
+	packets.Put(p)
 	if err == nil {
 		return
 	}
