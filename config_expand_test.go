@@ -223,7 +223,7 @@ func TestLookup(t *testing.T) {
 		{"next one after no address", []netip.AddrPort{empty, other}, "h.example", []string{"192.0.2.9"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := newLookup(tc.resolvers)(t.Context(), tc.host)
+			got, err := newLookup(tc.resolvers, nil)(t.Context(), tc.host)
 			if want := ips(tc.want...); err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("got %v, %v, want %v", got, err, want)
 			}
@@ -231,7 +231,7 @@ func TestLookup(t *testing.T) {
 	}
 
 	t.Run("errors name each resolver", func(t *testing.T) {
-		got, err := newLookup([]netip.AddrPort{refusing, empty})(t.Context(), "h.example")
+		got, err := newLookup([]netip.AddrPort{refusing, empty}, nil)(t.Context(), "h.example")
 		want := "resolver " + refusing.String() + ": A: REFUSED\nAAAA: REFUSED\nresolver " + empty.String() + ": no address"
 		if got != nil || err == nil || err.Error() != want || !errors.Is(err, errNoAddress) {
 			t.Errorf("got  %v, %v\nwant %s", got, err, want)
@@ -250,7 +250,7 @@ func TestLookupCancelled(t *testing.T) {
 		cancel(errStop)
 	}()
 	start := time.Now()
-	got, err := newLookup([]netip.AddrPort{silent, silent})(ctx, "h.example")
+	got, err := newLookup([]netip.AddrPort{silent, silent}, nil)(ctx, "h.example")
 	if got != nil || !errors.Is(err, errStop) {
 		t.Errorf("got %v, %v, want the cause of the cancellation", got, err)
 	}
@@ -274,7 +274,7 @@ func TestLookupSystem(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got, err := newLookup(nil)(ctx, "dns.invalid"); err == nil {
+	if got, err := newLookup(nil, nil)(ctx, "dns.invalid"); err == nil {
 		t.Errorf("dns.invalid = %v", got)
 	}
 }

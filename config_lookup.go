@@ -10,10 +10,15 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 )
 
 // errNoAddress is the end of a lookup that was answered, with no address.
 var errNoAddress = errors.New("no address")
+
+// errPanic is the end of a lookup that a panic ended.
+var errPanic = errors.New("internal error")
 
 // lookupTimeout is how long one resolver has for one question.
 const lookupTimeout = 2 * time.Second
@@ -23,7 +28,7 @@ const lookupTimeout = 2 * time.Second
 // none. Names are absolute; search lists do not apply. The function may be
 // called concurrently, obeys its context, and returns at least one address or
 // an error.
-func newLookup(resolvers []netip.AddrPort) func(ctx context.Context, host string) ([]netip.Addr, error) {
+func newLookup(resolvers []netip.AddrPort, r *recovery.Recoverer) func(ctx context.Context, host string) ([]netip.Addr, error) {
 	if len(resolvers) == 0 {
 		return func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return lookupSystem(ctx, net.DefaultResolver, host)
@@ -32,7 +37,7 @@ func newLookup(resolvers []netip.AddrPort) func(ctx context.Context, host string
 	return func(ctx context.Context, host string) ([]netip.Addr, error) {
 		var errs []error
 		for _, resolver := range resolvers {
-			addrs, err := lookupAt(ctx, resolver, host)
+			addrs, err := lookupAt(ctx, r, resolver, host)
 			if len(addrs) > 0 { // what the other type came to does not matter
 				return addrs, nil
 			}
@@ -55,7 +60,7 @@ func lookupSystem(ctx context.Context, system *net.Resolver, host string) ([]net
 
 // lookupAt asks one resolver for A and AAAA at once. It returns the addresses
 // of both, A first, and what went wrong; never neither.
-func lookupAt(ctx context.Context, resolver netip.AddrPort, host string) ([]netip.Addr, error) {
+func lookupAt(ctx context.Context, r *recovery.Recoverer, resolver netip.AddrPort, host string) ([]netip.Addr, error) {
 	types := [2]uint16{dns.TypeA, dns.TypeAAAA}
 	var (
 		wg      sync.WaitGroup
@@ -64,7 +69,8 @@ func lookupAt(ctx context.Context, resolver netip.AddrPort, host string) ([]neti
 		addrs   []netip.Addr
 	)
 	for i, qtype := range types {
-		wg.Go(func() { replies[i], errs[i] = ask(ctx, resolver, host, qtype) })
+		r.Go(&wg, "looking a host name up", func() { replies[i], errs[i] = ask(ctx, resolver, host, qtype) },
+			func() { errs[i] = errPanic })
 	}
 	wg.Wait()
 	for i, m := range replies {

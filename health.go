@@ -13,6 +13,7 @@ import (
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/plugin/probe"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/selector"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 	"github.com/dnsguard/dnsguard/plugin/zones"
@@ -31,6 +32,10 @@ type Env struct {
 	Metrics *metrics.Metrics
 	// LookupHost returns the addresses of a host name among TO.
 	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Debug lets a panic in a goroutine of ours end the process, as CoreDNS's debug plugin has it.
+	Debug bool
+
+	recoverer *recovery.Recoverer // nil with Debug
 }
 
 // Level is the weight of a log line.
@@ -40,6 +45,7 @@ type Level int
 const (
 	LevelInfo Level = iota
 	LevelWarning
+	LevelError
 )
 
 // pool is the upstreams of one directive, and what works on them.
@@ -98,8 +104,13 @@ func (e *Env) fill(cfg Config) {
 	if e.Metrics == nil {
 		e.Metrics = metrics.Unregistered()
 	}
+	if !e.Debug {
+		e.recoverer = recovery.New(func(where string, cause any, stack []byte) {
+			e.Logf(LevelError, "recovered from a panic in %s, which is logged once: %v\n%s", where, cause, stack)
+		}, e.Metrics.Panicked)
+	}
 	if e.LookupHost == nil {
-		e.LookupHost = newLookup(cfg.Resolvers)
+		e.LookupHost = newLookup(cfg.Resolvers, e.recoverer)
 	}
 }
 
@@ -137,6 +148,7 @@ func newPool(cfg Config, env Env, endpoints []Endpoint) (p *pool, err error) {
 	}
 	p.prober, err = probe.New(probe.Config{
 		Upstreams: p.upstreams, Interval: cfg.HealthInterval, Domain: cfg.HealthDomain, NoRec: cfg.HealthNoRec, TCP: cfg.ForceTCP,
+		Recoverer: env.recoverer,
 	})
 	return p, err
 }
@@ -174,7 +186,7 @@ func (p *pool) newUpstream(cfg Config, env Env, e Endpoint, now time.Time) (*ups
 	ex, err := exchange.New(exchange.Config{
 		Addr: e.Addr, Transport: e.Transport, Dial: env.Dial, TLS: tlsConfig, SourceAddress: cfg.SourceAddress,
 		Expire: max(cfg.Expire, time.Millisecond), MaxAge: cfg.MaxAge, MaxIdle: cfg.MaxIdleConns, ReadTimeout: cfg.ReadTimeout,
-		DoHMethod: cfg.DoHMethod, Rand64: env.Rand64, Events: counts,
+		DoHMethod: cfg.DoHMethod, Rand64: env.Rand64, Events: counts, Recoverer: env.recoverer,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", e.Source, err)
@@ -187,7 +199,7 @@ func (p *pool) newUpstream(cfg Config, env Env, e Endpoint, now time.Time) (*ups
 		},
 		TCPOnly:  cfg.ForceTCP,
 		Observer: observer{counts, p.log},
-		Wake:     p.wake,
+		Wake:     p.wake, Recoverer: env.recoverer,
 	}, now), nil
 }
 
@@ -255,7 +267,7 @@ func (g *Guard) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	g.running = &running{cancel: cancel, untrack: g.env.Metrics.Track(g.Snapshot)}
 	if g.pool.prober != nil {
-		g.running.wg.Go(func() { g.pool.prober.Run(ctx) })
+		g.env.recoverer.Go(&g.running.wg, "the prober", func() { g.pool.prober.Run(ctx) })
 	}
 }
 

@@ -20,7 +20,7 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	env := Env{Logf: logf, Metrics: metrics.OfProcess(metrics.Options{
+	env := Env{Logf: logf, Debug: dnsserver.GetConfig(c).Debug, Metrics: metrics.OfProcess(metrics.Options{
 		Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets, NativeFactor: plugin.NativeHistogramBucketFactor,
 	})}
 	guards := make([]*Guard, len(configs))
@@ -57,7 +57,7 @@ func endWith(c *caddy.Controller, guards []*Guard) {
 		var wg sync.WaitGroup
 		for _, g := range guards {
 			if reload {
-				wg.Go(g.Stop)
+				g.env.recoverer.Go(&wg, "stopping", g.Stop)
 			} else {
 				g.rest()
 			}
@@ -68,9 +68,12 @@ func endWith(c *caddy.Controller, guards []*Guard) {
 }
 
 func logf(level Level, format string, args ...any) {
-	if level == LevelWarning {
+	switch level {
+	case LevelError:
+		log.Errorf(format, args...)
+	case LevelWarning:
 		log.Warningf(format, args...)
-		return
+	default:
+		log.Infof(format, args...)
 	}
-	log.Infof(format, args...)
 }

@@ -80,8 +80,8 @@ func (c *calls) start(q *Query, opt Options, sink Sink) Handle {
 	c.running++
 	ctx, cancel := context.WithCancel(c.ctx)
 	h := &call{cancel: cancel, start: time.Now()}
-	c.wg.Go(func() {
-		r := c.do(ctx, h, q, opt)
+	c.cfg.Recoverer.Go(&c.wg, c.proto.String(), func() {
+		r := c.run(ctx, h, q, opt)
 		cancel()
 		c.mu.Lock()
 		c.running--
@@ -92,6 +92,14 @@ func (c *calls) start(q *Query, opt Options, sink Sink) Handle {
 	})
 	c.mu.Unlock()
 	return h
+}
+
+// run makes one exchange. A reply that makes it panic is malformed.
+func (c *calls) run(ctx context.Context, h *call, q *Query, opt Options) (r Reply) {
+	defer c.cfg.Recoverer.Recover("an exchange by "+c.proto.String(), func() {
+		r = Reply{Kind: outcome.Malformed, Err: errPanic}
+	})
+	return c.do(ctx, h, q, opt)
 }
 
 // finish fills in what all replies of a transport have in common.

@@ -23,6 +23,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 )
 
 // Proto is what carried a query.
@@ -150,4 +151,6 @@ type Config struct {
 	Rand64 func() uint64
 	// Events is told what belongs to no single exchange.
 	Events Events
+	// Recoverer recovers the goroutines; nil: a panic ends the process.
+	Recoverer *recovery.Recoverer
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 )
 
 // The bounds of a pool of stream connections.
@@ -95,7 +96,7 @@ func dialTCP(cfg *Config) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 		defer cancel()
-		return dialAgain(ctx, cfg.ConnectTimeout/dialTries, func(ctx context.Context) (net.Conn, error) {
+		return dialAgain(ctx, cfg.Recoverer, cfg.ConnectTimeout/dialTries, func(ctx context.Context) (net.Conn, error) {
 			return cfg.Dial(ctx, "tcp", cfg.Addr)
 		})
 	}
@@ -107,7 +108,7 @@ const dialTries = 3
 // dialAgain dials, and once more each time there has been no connection for
 // patience. It returns the first connection, or the first error, and closes
 // what comes too late.
-func dialAgain(ctx context.Context, patience time.Duration, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+func dialAgain(ctx context.Context, r *recovery.Recoverer, patience time.Duration, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	type dialled struct {
 		conn net.Conn
 		err  error
@@ -116,10 +117,10 @@ func dialAgain(ctx context.Context, patience time.Duration, dial func(context.Co
 	results := make(chan dialled, dialTries)
 	var wg sync.WaitGroup
 	try := func() {
-		wg.Go(func() {
+		r.Go(&wg, "connecting", func() {
 			conn, err := dial(ctx)
 			results <- dialled{conn, err}
-		})
+		}, func() { results <- dialled{nil, &dialError{outcome.Local, errPanic}} })
 	}
 	try()
 	timer := time.NewTimer(patience)
@@ -181,14 +182,13 @@ func (p *streamPool) tellLocked(f *streamFlight, kind outcome.Kind, local net.Ad
 func (p *streamPool) Start(q *Query, opt Options, sink Sink) Handle {
 	f := &streamFlight{pool: p, q: q, sink: sink, noEDNS: opt.NoEDNS, once: opt.NoRedial}
 	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return refuse(sink, p.proto, outcome.Cancelled, p.cfg.about(p.proto, errClosed))
-	}
-	if !p.placeLocked(f, p.now(), opt.Fresh) && !p.queueLocked(f) {
+	defer p.unlock()
+	switch {
+	case p.closed:
+		p.tellLocked(f, outcome.Cancelled, nil, p.cfg.about(p.proto, errClosed))
+	case !p.placeLocked(f, p.now(), opt.Fresh) && !p.queueLocked(f):
 		p.tellLocked(f, outcome.Local, nil, p.cfg.about(p.proto, errNoConn))
 	}
-	p.unlock()
 	return f
 }
 
@@ -276,7 +276,7 @@ func (p *streamPool) dialLocked(now time.Duration) *streamConn {
 		used:    now,
 	}
 	p.conns = append(p.conns, c)
-	p.wg.Go(c.run)
+	p.cfg.Recoverer.Go(&p.wg, "a connection", c.run, func() { c.lost(outcome.Malformed, errPanic) })
 	return c
 }
 
@@ -300,8 +300,8 @@ func (p *streamPool) spareLocked(c *streamConn, now time.Duration) {
 func (f *streamFlight) Cancel() bool {
 	p := f.pool
 	p.mu.Lock()
+	defer p.unlock()
 	if f.state != waiting {
-		p.mu.Unlock()
 		return false
 	}
 	now := p.now()
@@ -310,7 +310,6 @@ func (f *streamFlight) Cancel() bool {
 	}
 	f.state, f.q, f.sink = cancelled, nil, nil
 	p.pumpLocked(now)
-	p.unlock()
 	return true
 }
 

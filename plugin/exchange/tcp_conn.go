@@ -107,25 +107,33 @@ func (c *streamConn) run() {
 		c.dialFailed(err)
 		return
 	}
-	p.mu.Lock()
-	if c.closed {
-		p.mu.Unlock()
+	if !c.open(conn) {
 		conn.Close()
 		return
+	}
+	p.cfg.Events.Sockets(p.proto, 1)
+	defer p.cfg.Events.Sockets(p.proto, -1)
+	c.lost(c.read())
+}
+
+// open has c use its connection, and reports whether anybody still wants it.
+func (c *streamConn) open(conn net.Conn) bool {
+	p := c.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if c.closed {
+		return false
 	}
 	c.conn, c.local = conn, conn.LocalAddr()
 	c.born = p.now()
 	c.used = c.born
-	c.timer = time.AfterFunc(p.cfg.Expire, c.tick)
+	c.timer = p.cfg.Recoverer.AfterFunc(p.cfg.Expire, "the timer of a connection", c.tick)
 	if len(c.pending) > 0 {
 		c.wakeWriter()
 	}
-	p.wg.Go(c.write)
+	p.cfg.Recoverer.Go(&p.wg, "writing to a connection", c.write, func() { c.lost(outcome.Local, errPanic) })
 	p.pumpLocked(c.born)
-	p.unlock()
-	p.cfg.Events.Sockets(p.proto, 1)
-	defer p.cfg.Events.Sockets(p.proto, -1)
-	c.lost(c.read())
+	return true
 }
 
 // dialFailed tells those who wait for c. Those in the queue wait on only if

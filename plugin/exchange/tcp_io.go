@@ -111,22 +111,41 @@ func readFrame(r *bufio.Reader, buf []byte) ([]byte, error) {
 	return buf, err
 }
 
-// receive deals with one message.
+// receive deals with one message. One that makes it panic is lost.
 func (c *streamConn) receive(b []byte) {
 	p := c.pool
+	defer p.cfg.Recoverer.Recover("a message")
+	sink, rtt, known := c.match(b)
+	switch {
+	case !known:
+		p.cfg.Events.Mismatched()
+		return
+	case sink == nil:
+		p.cfg.Events.Late(rtt)
+		return
+	}
+	r := Reply{Size: len(b), Proto: p.proto, Local: c.local, RTT: rtt}
+	var err error
+	if r.Msg, r.Kind, err = parse(b, false); err != nil {
+		r.Err = p.cfg.about(p.proto, err)
+	}
+	sink.Done(r)
+}
+
+// match finds the exchange that b belongs to, and ends it. The sink is nil
+// where nobody waits any more.
+func (c *streamConn) match(b []byte) (sink Sink, rtt time.Duration, known bool) {
+	p := c.pool
 	p.mu.Lock()
+	defer p.unlock()
 	now := p.now()
 	f := c.belongsLocked(b)
 	if f == nil {
-		p.mu.Unlock()
-		p.cfg.Events.Mismatched()
-		return
+		return nil, 0, false
 	}
 	delete(c.flights, f.id)
-	rtt := now - f.sent
-	sink := f.sink
-	isLate := f.state == cancelled
-	if isLate {
+	rtt, sink = now-f.sent, f.sink
+	if f.state == cancelled {
 		c.owed--
 		f.state = late
 	} else {
@@ -140,18 +159,7 @@ func (c *streamConn) receive(b []byte) {
 	}
 	c.settleLocked(now)
 	p.pumpLocked(now)
-	local := c.local
-	p.unlock()
-	if isLate {
-		p.cfg.Events.Late(rtt)
-		return
-	}
-	r := Reply{Size: len(b), Proto: p.proto, Local: local, RTT: rtt}
-	var err error
-	if r.Msg, r.Kind, err = parse(b, false); err != nil {
-		r.Err = p.cfg.about(p.proto, err)
-	}
-	sink.Done(r)
+	return sink, rtt, true
 }
 
 // belongsLocked returns the exchange that b is a reply to.

@@ -57,7 +57,7 @@ func newUDPSocket(p *udpPool, conn net.Conn) *udpSocket {
 		lifetime: minLifetime + time.Duration(p.cfg.Rand64()%uint64(minLifetime)),
 	}
 	s.mu.Lock() // the timer must not find a socket without a timer
-	s.timer = time.AfterFunc(min(s.lifetime, p.cfg.Expire), s.tick)
+	s.timer = p.cfg.Recoverer.AfterFunc(min(s.lifetime, p.cfg.Expire), "the timer of a UDP socket", s.tick)
 	s.mu.Unlock()
 	return s
 }
@@ -130,39 +130,40 @@ func (s *udpSocket) send(f *udpFlight, q *Query, noEDNS bool) {
 
 // endOne tells the sink of f, unless it has been told.
 func (s *udpSocket) endOne(f *udpFlight, kind outcome.Kind, err error) {
-	s.mu.Lock()
-	if f.state != waiting {
-		s.mu.Unlock()
+	sink, shut := s.drop(f, answered)
+	if sink == nil {
 		return
 	}
-	sink := f.sink
-	f.end(answered)
-	s.out--
-	shut := s.settleLocked(s.pool.now())
-	s.mu.Unlock()
 	sink.Done(Reply{Kind: kind, Proto: UDP, Local: s.local, Err: err})
 	if shut {
 		s.shut()
 	}
 }
 
+// drop ends f, and returns its sink, nil where it has ended already, and
+// whether the socket is done.
+func (s *udpSocket) drop(f *udpFlight, state flightState) (sink Sink, shut bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.state != waiting {
+		return nil, false
+	}
+	sink = f.sink
+	f.end(state)
+	s.out--
+	if state == cancelled {
+		s.owed++
+	}
+	return sink, s.settleLocked(s.pool.now())
+}
+
 // Cancel gives the exchange up.
 func (f *udpFlight) Cancel() bool {
-	s := f.sock
-	s.mu.Lock()
-	if f.state != waiting {
-		s.mu.Unlock()
-		return false
-	}
-	f.end(cancelled)
-	s.out--
-	s.owed++
-	shut := s.retired && s.settleLocked(s.pool.now())
-	s.mu.Unlock()
+	sink, shut := f.sock.drop(f, cancelled)
 	if shut {
-		s.shut()
+		f.sock.shut()
 	}
-	return true
+	return sink != nil
 }
 
 // Sent returns when the query was booked on the socket, which is when it was written.
@@ -245,32 +246,41 @@ func (s *udpSocket) shut() {
 
 // fail closes the socket and tells all who wait.
 func (s *udpSocket) fail(kind outcome.Kind, err error) {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	sinks, now := s.close()
+	if !now {
 		return
 	}
-	s.closed, s.retired = true, true
-	fs := s.flights.waiting()
-	sinks := make([]Sink, len(fs))
-	for i, f := range fs {
-		sinks[i] = f.sink
-		f.end(answered)
-	}
-	s.out = 0
-	s.mu.Unlock()
 	s.shut()
 	for _, sink := range sinks {
 		sink.Done(Reply{Kind: kind, Proto: UDP, Local: s.local, Err: err})
 	}
 }
 
+// close marks the socket closed, and returns the sinks of all who wait;
+// now is false where it was closed before.
+func (s *udpSocket) close() (sinks []Sink, now bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, false
+	}
+	s.closed, s.retired = true, true
+	for _, f := range s.flights.waiting() {
+		sinks = append(sinks, f.sink)
+		f.end(answered)
+	}
+	s.out = 0
+	return sinks, true
+}
+
 // failed turns a read error into the end of the socket.
 func (s *udpSocket) failed(err error) {
-	if errors.Is(err, net.ErrClosed) {
-		err = errClosed
-		s.fail(outcome.Cancelled, s.pool.cfg.about(UDP, err))
-		return
+	kind := outcome.FromError(err)
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		kind, err = outcome.Cancelled, errClosed
+	case errors.Is(err, errPanic):
+		kind = outcome.Local
 	}
-	s.fail(outcome.FromError(err), s.pool.cfg.about(UDP, err))
+	s.fail(kind, s.pool.cfg.about(UDP, err))
 }

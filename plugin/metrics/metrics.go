@@ -42,6 +42,7 @@ type Metrics struct {
 	disputed   prometheus.Counter
 	coalesced  prometheus.Counter
 	rejects    prometheus.Counter
+	panics     prometheus.Counter
 	inFlight   prometheus.Gauge
 	collector  *collector
 }
@@ -69,6 +70,7 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 		disputed:  counter("disputed_denials_total", "Counter of denials that another upstream contradicted.").WithLabelValues(),
 		coalesced: counter("coalesced_queries_total", "Counter of queries that waited for the answer to an equal one.").WithLabelValues(),
 		rejects:   counter("max_concurrent_rejects_total", "Counter of queries refused because too many were in flight.").WithLabelValues(),
+		panics:    counter("panics_total", "Counter of panics that were recovered.").WithLabelValues(),
 		inFlight: with.NewGauge(prometheus.GaugeOpts{
 			Namespace: o.Namespace, Subsystem: subsystem, Name: "in_flight_queries", Help: "Gauge of queries of clients in flight.",
 		}),
@@ -104,6 +106,9 @@ func (m *Metrics) Coalesced() { m.coalesced.Inc() }
 
 // Rejected counts a query refused for too many in flight.
 func (m *Metrics) Rejected() { m.rejects.Inc() }
+
+// Panicked counts a panic that was recovered.
+func (m *Metrics) Panicked() { m.panics.Inc() }
 
 // InFlight changes the number of queries in flight.
 func (m *Metrics) InFlight(by float64) { m.inFlight.Add(by) }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 
 	"github.com/miekg/dns"
@@ -36,6 +37,8 @@ type Config struct {
 	NoRec bool
 	// TCP probes plain DNS upstreams by TCP.
 	TCP bool
+	// Recoverer recovers rounds; nil: a panic ends the process.
+	Recoverer *recovery.Recoverer
 }
 
 // Prober probes. Make it with New, and run it.
@@ -86,12 +89,18 @@ func (p *Prober) Run(ctx context.Context) {
 		case <-p.wake:
 		case <-timer.C:
 		}
-		if next := p.round(time.Now()); next > 0 {
+		if next := p.safeRound(time.Now()); next > 0 {
 			timer.Reset(next)
 		} else {
 			timer.Stop()
 		}
 	}
+}
+
+// safeRound is round; after one that panics it is time for the next in an interval.
+func (p *Prober) safeRound(now time.Time) (next time.Duration) {
+	defer p.cfg.Recoverer.Recover("a round of probes", func() { next = p.cfg.Interval })
+	return p.round(now)
 }
 
 // round sends what is due, and returns when to look again; 0: when woken.

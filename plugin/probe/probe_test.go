@@ -13,6 +13,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
 
@@ -25,6 +26,7 @@ type server struct {
 	asked   []time.Time
 	query   exchange.Query
 	opt     exchange.Options
+	panics  bool
 }
 
 func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Sink) exchange.Handle {
@@ -32,6 +34,9 @@ func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Si
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, time.Now())
 	s.query, s.opt = *q, opt
+	if s.panics {
+		panic("server")
+	}
 	if !s.answers {
 		return s
 	}
@@ -350,6 +355,27 @@ func TestWake(t *testing.T) {
 		}
 		if n := len(servers[0].since(begin)); n < 5 || n > PerSecond+1 { // the seconds are not in step
 			t.Errorf("%d probes in a second", n)
+		}
+	})
+}
+
+// TestRecover holds that the prober goes on with the others, and in time with the one whose probe made it panic.
+func TestRecover(t *testing.T) {
+	panics := 0
+	change := func(c *Config) {
+		c.Recoverer = recovery.New(func(string, any, []byte) {}, func() { panics++ })
+	}
+	run(t, 3, change, func(_ *Prober, _ []*upstream.Upstream, servers []*server) {
+		servers[1].panics = true
+		begin := time.Now()
+		time.Sleep(10 * time.Second)
+		for i, s := range servers {
+			if n := len(s.since(begin)); n < 5 || n > 21 {
+				t.Errorf("%d probes of %d in 10 s", n, i)
+			}
+		}
+		if n := len(servers[1].since(begin)); panics != n {
+			t.Errorf("%d panics of %d recovered", panics, n)
 		}
 	})
 }

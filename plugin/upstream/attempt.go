@@ -149,27 +149,36 @@ func (a *Attempt) Abandon(after func(exchange.Reply)) {
 // Done implements exchange.Sink.
 func (a *Attempt) Done(r exchange.Reply) {
 	now := time.Now()
-	a.mu.Lock()
-	was := a.stage
+	was := a.end()
 	if was == ended {
-		a.mu.Unlock()
 		return
 	}
-	a.stage = ended
-	a.mu.Unlock()
-
+	defer func() { // also where the record panics: somebody waits
+		if after := a.tell(r); after != nil {
+			after(r)
+		}
+	}()
 	a.Upstream.ended(now, a, was, r)
+}
 
+// end ends the attempt, and returns how far it had come.
+func (a *Attempt) end() (was stage) {
 	a.mu.Lock()
-	after := a.after
+	defer a.mu.Unlock()
+	was, a.stage = a.stage, ended
+	return was
+}
+
+// tell tells who waits, and returns who is to be told if nobody does.
+func (a *Attempt) tell(r exchange.Reply) (after func(exchange.Reply)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	after = a.after
 	if a.to != nil {
 		a.to <- Result{Attempt: a, Reply: r} // has room; under the lock, so that none comes after Abandon
 	}
 	a.to, a.after = nil, nil
-	a.mu.Unlock()
-	if after != nil {
-		after(r)
-	}
+	return after
 }
 
 // age moves an attempt on with time: it may become one stage older at once.
