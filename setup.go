@@ -20,6 +20,8 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
+	// Without this the server refuses all classes but IN (version.bind CH), which it does not where there is a forward.
+	dnsserver.EnableChaos[pluginName] = struct{}{}
 	env := Env{Logf: logf, Debug: dnsserver.GetConfig(c).Debug, Metrics: metrics.OfProcess(metrics.Options{
 		Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets, NativeFactor: plugin.NativeHistogramBucketFactor,
 	})}
