@@ -2,8 +2,8 @@ package selector
 
 import "sync/atomic"
 
-// roundRobin begins with the next upstream at each query, and goes on in the
-// order of the Corefile, as forward's policy of that name.
+// roundRobin begins with the next upstream at each query, and goes on with the
+// others in the order of the Corefile, as forward's policy of that name.
 type roundRobin struct{ turn atomic.Uint64 }
 
 func (*roundRobin) Name() string { return "round_robin" }
@@ -26,7 +26,9 @@ func (r *roundRobin) keys(cs []Candidate, _ func(n int) int) {
 	for i := range cs {
 		cs[i].key = int64(cs[i].Index)
 		if cs[i].Rank == fittest {
-			cs[i].key = int64((place + n - first) % n)
+			if place == first {
+				cs[i].key = -1
+			}
 			place++
 		}
 	}
