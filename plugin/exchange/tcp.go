@@ -20,8 +20,9 @@ const (
 	maxQueue   = 1024 // exchanges that wait for a connection
 	maxOwed    = 256  // cancelled exchanges of one connection whose reply has not come
 	stallAfter = time.Second
-	depthTime  = time.Minute     // how long a peer that does not like pipelining is spared
-	writeTime  = 2 * time.Second // how long one write may take
+	freshDial  = 50 * time.Millisecond // a connection that has been opening for longer may never be there
+	depthTime  = time.Minute           // how long a peer that does not like pipelining is spared
+	writeTime  = 2 * time.Second       // how long one write may take
 )
 
 var (
@@ -194,12 +195,13 @@ func (p *streamPool) Start(q *Query, opt Options, sink Sink) Handle {
 
 // placeLocked gives f to the open connection with the fewest exchanges, else to
 // one that is being dialled, else to a new one. A redone or fresh exchange does
-// not go over an open connection.
+// not go over an open connection, nor does it wait for one that should be there
+// by now.
 func (p *streamPool) placeLocked(f *streamFlight, now time.Duration, fresh bool) bool {
 	if p.depth < maxDepth && now >= p.spared {
 		p.depth = maxDepth
 	}
-	open, dialling := p.emptiestLocked(now)
+	open, dialling := p.emptiestLocked(now, fresh)
 	more := len(p.conns) < maxConns
 	if open != nil && (!fresh || dialling == nil && !more) {
 		if open.out >= softDepth && dialling == nil && more {
@@ -221,7 +223,7 @@ func (p *streamPool) placeLocked(f *streamFlight, now time.Duration, fresh bool)
 // emptiestLocked returns the connections that can take an exchange and have the
 // fewest, one that is open and one that is being dialled; nil where there is
 // none. A worn one makes room, if it is idle.
-func (p *streamPool) emptiestLocked(now time.Duration) (open, dialling *streamConn) {
+func (p *streamPool) emptiestLocked(now time.Duration, fresh bool) (open, dialling *streamConn) {
 	fewer := func(c, than *streamConn) bool { return than == nil || c.out < than.out }
 	var worn *streamConn
 	for _, c := range p.conns {
@@ -229,6 +231,7 @@ func (p *streamPool) emptiestLocked(now time.Duration) (open, dialling *streamCo
 		case c.wornLocked(now):
 			worn = c
 		case c.resting || c.out >= p.depth:
+		case c.conn == nil && fresh && now-c.born >= freshDial:
 		case c.conn == nil && fewer(c, dialling):
 			dialling = c
 		case c.conn != nil && fewer(c, open):
