@@ -205,12 +205,13 @@ func (w *walk) truncatedBy(now time.Time, a *upstream.Attempt, r exchange.Reply)
 	return false
 }
 
-// wantsMore reports whether the client can take more than the upstream put
-// into the datagram: it came by a stream, or has a larger buffer than we
-// announced, or than the upstream, which does not speak EDNS, could know of.
+// wantsMore reports whether the rest is to be asked for by TCP: as prefer_udp
+// has it, and where the client can take more than the upstream put into the
+// datagram, since it came by a stream, or has a larger buffer than we announced,
+// or than the upstream, which does not speak EDNS, could know of.
 func (w *walk) wantsMore(a *upstream.Attempt, r exchange.Reply) bool {
 	k := &w.req.Key
-	if k.Stream || k.Size > dnsmsg.UDPSize || a.Upstream.TCPDown(w.start) {
+	if w.f.cfg.PreferUDP || k.Stream || k.Size > dnsmsg.UDPSize || a.Upstream.TCPDown(w.start) {
 		return true // in the last case the client will ask again by TCP, which is to go to another upstream
 	}
 	return (a.Options.NoEDNS || r.Msg.IsEdns0() == nil) && k.Size > dns.MinMsgSize
