@@ -150,10 +150,11 @@ func (w *walk) rank(now time.Time) {
 	if len(ups) > 1 {
 		w.view = w.f.table.View(now, w.req.Key.Name)
 	}
+	strict := w.f.cfg.Policy.Strict() // then one that is new keeps its place, unless it has left a probe unanswered
 	for i, u := range ups {
 		if w.eligible.Has(i) {
 			w.order = append(w.order, selector.Candidate{Index: i, Cost: u.Expected(), Rank: selector.RankOf(selector.Subject{
-				Index: i, State: u.State(), Heard: u.EverHeard(), Replies: u.Replies(), NoTCP: w.tcp && u.TCPDown(now),
+				Index: i, State: u.State(), Heard: u.EverHeard() || strict && !u.Silent(), Replies: u.Replies(), NoTCP: w.tcp && u.TCPDown(now),
 			}, w.view)})
 		}
 	}

@@ -64,7 +64,7 @@ func New(name string) (Policy, error) {
 type Subject struct {
 	Index   int
 	State   upstream.State
-	Heard   bool // it has ever replied
+	Heard   bool // it has ever replied, or is to be taken for one that has
 	Replies bool // it is ejected for what it replies, not for silence
 	NoTCP   bool // the query goes by TCP, and this upstream's TCP does not work
 }
