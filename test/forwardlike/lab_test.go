@@ -1,6 +1,8 @@
 package forwardlike
 
 import (
+	"flag"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -14,7 +16,6 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
-	"github.com/coredns/coredns/plugin/pkg/dnstest"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
 
@@ -29,6 +30,9 @@ import (
 	_ "github.com/dnsguard/dnsguard"
 	"github.com/dnsguard/dnsguard/test/fakedns"
 )
+
+// host is where upstreams are. Clients' sockets are elsewhere, so that a port which is closed is not taken by one.
+const host = "127.0.77.1"
 
 // plugins are the two that every case is run with.
 var plugins = []string{"forward", "dnsguard"}
@@ -52,12 +56,25 @@ type scene struct {
 	plugin string
 	up     []*fakedns.Server // whose data differ: View is the number of the address
 	addr   []string          // of those, and of others
-	client []string          // where the server listens, by UDP and TCP
+	client []listeners       // of the servers
 }
 
-// play runs a case with both plugins, at the same time.
+// listeners are the addresses that a server has.
+type listeners struct{ udp, tcp string }
+
+// TestMain has many cases run at once, whatever the number of processors: mostly they wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// play runs a case with both plugins, at the same time as others.
 func play(t *testing.T, want verdict, run func(s *scene) string) {
 	t.Helper()
+	t.Parallel()
 	register()
 	for _, plugin := range plugins {
 		t.Run(plugin, func(t *testing.T) {
@@ -83,7 +100,7 @@ func (s *scene) listen(listen func(string, *fakedns.Server) (*fakedns.Listener, 
 	up.View = strconv.Itoa(len(s.addr))
 	up.Name = up.View
 	s.fail(up, faults...)
-	l, err := listen("127.0.0.1:0", up)
+	l, err := listen(host+":0", up)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -108,15 +125,34 @@ func (s *scene) fail(up *fakedns.Server, faults ...string) {
 
 // handle starts a server that does what the function says, by UDP and TCP, and returns its address.
 func (s *scene) handle(handler dns.HandlerFunc) string {
-	up := dnstest.NewMultipleServer(handler)
-	s.t.Cleanup(up.Close)
-	s.addr = append(s.addr, up.Addr)
-	return up.Addr
+	s.t.Helper()
+	for range 20 { // until the port that TCP got is free for UDP too
+		tcp, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		if err != nil {
+			tcp.Close()
+			continue
+		}
+		for _, server := range []*dns.Server{{Listener: tcp, Handler: handler}, {PacketConn: udp, Handler: handler}} {
+			started := make(chan struct{})
+			server.NotifyStartedFunc = func() { close(started) }
+			go func() { _ = server.ActivateAndServe() }()
+			<-started
+			s.t.Cleanup(func() { _ = server.Shutdown() })
+		}
+		s.addr = append(s.addr, tcp.Addr().String())
+		return tcp.Addr().String()
+	}
+	s.t.Fatal("no port that is free for UDP and TCP")
+	return ""
 }
 
 // closed returns an address where nobody listens.
 func (s *scene) closed() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", host+":0")
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -143,27 +179,35 @@ func (s *scene) file(name, content string) string {
 // starting is held while a server starts: Caddy is not made for many at once.
 var starting sync.Mutex
 
-// serve starts CoreDNS with a Corefile of server blocks. PLUGIN is the plugin's
+// serve starts CoreDNS with a server for each block. PLUGIN is the plugin's
 // name, $0 the address of the first upstream and so on; a line that begins
 // with a question mark is for dnsguard alone.
 func (s *scene) serve(blocks ...string) {
 	s.t.Helper()
 	var corefile strings.Builder
-	for _, block := range blocks {
-		corefile.WriteString(".:0 {\n    bind 127.0.0.1\n" + s.expand(block) + "\n}\n")
+	for i, block := range blocks {
+		fmt.Fprintf(&corefile, ".:0 {\n    bind 127.0.0.%d\n%s\n}\n", i+1, s.expand(block))
 	}
+	s.start(corefile.String())
+}
+
+// start starts CoreDNS with a Corefile.
+func (s *scene) start(corefile string) {
+	s.t.Helper()
 	starting.Lock()
 	defer starting.Unlock()
-	instance, err := caddy.Start(caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(corefile.String()), ServerTypeName: "dns"})
+	instance, err := caddy.Start(caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(corefile), ServerTypeName: "dns"})
 	if err != nil {
-		s.t.Fatalf("%v\n%s", err, corefile.String())
+		s.t.Fatalf("%v\n%s", err, corefile)
 	}
 	s.t.Cleanup(func() {
 		instance.ShutdownCallbacks()
 		instance.Stop()
 	})
-	for _, l := range instance.Servers() {
-		s.client = append(s.client, l.LocalAddr().String(), l.Addr().String())
+	s.client = make([]listeners, len(instance.Servers()))
+	for _, l := range instance.Servers() { // in any order
+		at := netip.MustParseAddrPort(l.Addr().String()).Addr().As4()
+		s.client[at[3]-1] = listeners{l.LocalAddr().String(), l.Addr().String()}
 	}
 }
 
@@ -187,9 +231,10 @@ func (s *scene) expand(text string) string {
 }
 
 // forwarding starts CoreDNS with one directive for the root and its options.
+// On a machine that has much else to do replies are late, and are not to be hedged for that.
 func (s *scene) forwarding(to string, options ...string) {
 	s.t.Helper()
-	s.serve("PLUGIN . " + to + " {\n" + strings.Join(options, "\n") + "\n}")
+	s.serve("PLUGIN . " + to + " {\n" + strings.Join(options, "\n") + "\n?hedge off\n}")
 }
 
 // patience is how long a client waits: forward gives up after 5 s.
@@ -201,9 +246,9 @@ func (s *scene) send(network string, m *dns.Msg) *dns.Msg { return s.sendTo(0, n
 // sendTo asks one of several servers.
 func (s *scene) sendTo(server int, network string, m *dns.Msg) *dns.Msg {
 	s.t.Helper()
-	at := s.client[2*server]
+	at := s.client[server].udp
 	if network == "tcp" {
-		at = s.client[2*server+1]
+		at = s.client[server].tcp
 	}
 	c := dns.Client{Net: network, Timeout: patience, UDPSize: dns.DefaultMsgSize}
 	r, _, err := c.ExchangeContext(s.t.Context(), m, at)
@@ -239,21 +284,6 @@ func (s *scene) describe(m *dns.Msg) string {
 		}
 	}
 	return words + " with data"
-}
-
-// seen says which upstreams have got queries for a name, and how often.
-func (s *scene) seen(name string) string {
-	counts := make([]string, len(s.up))
-	for i, up := range s.up {
-		n := 0
-		for _, q := range up.Log() {
-			if strings.EqualFold(q.Question.Name, name) {
-				n++
-			}
-		}
-		counts[i] = strconv.Itoa(n)
-	}
-	return "asked " + strings.Join(counts, " ")
 }
 
 // await waits until the condition holds. It looks often, and fails late.

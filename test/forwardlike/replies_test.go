@@ -47,12 +47,14 @@ func TestReply(t *testing.T) {
 			m.Answer = records("www.example.org. 60 IN CNAME a.example.org.", "a.example.org. 61 IN A 192.0.2.1", "a.example.org. 61 IN A 192.0.2.2")
 			m.Ns, m.Extra = records("example.org. 62 IN NS ns.example.org."), records("ns.example.org. 63 IN A 192.0.2.53")
 		},
-		"authoritative":          func(m *dns.Msg) { m.Authoritative, m.Answer = true, records("www.example.org. 60 IN A 192.0.2.1") },
-		"recursion available":    func(m *dns.Msg) { m.RecursionAvailable, m.Answer = true, records("www.example.org. 60 IN A 192.0.2.1") },
-		"NODATA":                 func(m *dns.Msg) { m.Ns = soa },
-		"NODATA without SOA":     func(*dns.Msg) {},
-		"NXDOMAIN":               func(m *dns.Msg) { m.Rcode, m.Ns = dns.RcodeNameError, soa },
-		"NXDOMAIN of an alias":   func(m *dns.Msg) { m.Rcode, m.Ns, m.Answer = dns.RcodeNameError, soa, records("www.example.org. 60 IN CNAME a.example.org.") },
+		"authoritative":       func(m *dns.Msg) { m.Authoritative, m.Answer = true, records("www.example.org. 60 IN A 192.0.2.1") },
+		"recursion available": func(m *dns.Msg) { m.RecursionAvailable, m.Answer = true, records("www.example.org. 60 IN A 192.0.2.1") },
+		"NODATA":              func(m *dns.Msg) { m.Ns = soa },
+		"NODATA without SOA":  func(*dns.Msg) {},
+		"NXDOMAIN":            func(m *dns.Msg) { m.Rcode, m.Ns = dns.RcodeNameError, soa },
+		"NXDOMAIN of an alias": func(m *dns.Msg) {
+			m.Rcode, m.Ns, m.Answer = dns.RcodeNameError, soa, records("www.example.org. 60 IN CNAME a.example.org.")
+		},
 		"a referral":             func(m *dns.Msg) { m.Ns = records("example.org. 62 IN NS ns.example.org.") },
 		"SERVFAIL":               func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure },
 		"REFUSED":                func(m *dns.Msg) { m.Rcode = dns.RcodeRefused },
