@@ -125,7 +125,7 @@ func (p *Prober) round(now time.Time) time.Duration {
 		if u.Heard(p.last[i]) {
 			p.missed[i] = 0
 		}
-		if wait := p.every(i, u) - now.Sub(p.last[i]); wait > 0 {
+		if wait := p.every(now, i, u) - now.Sub(p.last[i]); wait > 0 {
 			soonest(wait)
 			continue
 		}
@@ -140,18 +140,22 @@ func (p *Prober) round(now time.Time) time.Duration {
 		p.missed[i]++
 		u.Probed()
 		u.Send(now, &p.query, &upstream.Attempt{Index: i, Probe: true, Options: exchange.Options{TCP: p.cfg.TCP || u.ProbeByTCP(now, p.tries[i]), NoEDNS: true}}, nil)
-		soonest(min(p.every(i, u), p.cfg.Interval)) // it may have been heard by then
+		soonest(min(p.every(now, i, u), p.cfg.Interval)) // it may have been heard by then
 	}
 	return next
 }
 
 // every is the interval for an upstream now.
-func (p *Prober) every(i int, u *upstream.Upstream) time.Duration {
+func (p *Prober) every(now time.Time, i int, u *upstream.Upstream) time.Duration {
+	missed := p.missed[i]
+	if u.TCPAlone(now) { // replies by UDP say nothing of that
+		missed = p.tries[i]
+	}
 	switch {
 	case u.Wanted():
 		return p.cfg.Interval / 5
-	case p.missed[i] == 0 && u.State() == upstream.HalfOpen: // the rest of the way back is up to queries
+	case missed == 0 && p.tries[i] > 0 && (u.State() == upstream.HalfOpen || u.State() == upstream.Healthy): // the rest is up to queries
 		return p.cfg.Interval << mostShift
 	}
-	return p.cfg.Interval << min(max(p.missed[i]-4, 0)/4, mostShift)
+	return p.cfg.Interval << min(max(missed-4, 0)/4, mostShift)
 }

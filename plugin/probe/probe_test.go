@@ -298,6 +298,34 @@ func TestBackAgain(t *testing.T) {
 	})
 }
 
+// TestLostQuery holds that one lost query leads to a probe soon, and to few more where that is answered and no other query comes.
+func TestLostQuery(t *testing.T) {
+	run(t, 1, nil, func(_ *Prober, ups []*upstream.Upstream, servers []*server) {
+		servers[0].set(true)
+		time.Sleep(time.Second)
+		ask(ups[0])
+		servers[0].set(false)
+		begin := time.Now()
+		ask(ups[0])
+		servers[0].set(true)
+		time.Sleep(time.Second)
+		if at := servers[0].since(begin); len(at) != 2 || at[1] > 300*ms { // the query, and a probe once it is overdue
+			t.Errorf("asked at %v", at)
+		}
+		begin = time.Now()
+		time.Sleep(20 * time.Second)
+		if n := len(servers[0].since(begin)); n > 11 {
+			t.Errorf("%d probes in 20 s of one that replies", n)
+		}
+		ask(ups[0])
+		begin = time.Now()
+		time.Sleep(20 * time.Second)
+		if n := len(servers[0].since(begin)); n != 0 {
+			t.Errorf("%d probes though a query was answered", n)
+		}
+	})
+}
+
 // TestBackInTime holds that an ejected upstream which replies to probes again is let back when its time has come, and no interval later.
 func TestBackInTime(t *testing.T) {
 	for after := 12 * time.Second; after < 15*time.Second; after += 300 * ms {
