@@ -109,6 +109,13 @@ func TestQuery(t *testing.T) {
 		{"DNSSEC", func(m *dns.Msg) { m.SetEdns0(4096, true) }, same("rd do www.example.org. A IN")},
 		{"transfer", func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeAXFR }, verdict{"rd www.example.org. AXFR IN", "nothing, NOTIMP"}},
 		{"opcode NOTIFY", func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }, verdict{"rd www.example.org. A IN", "nothing, NOTIMP"}},
+		{"signed", func(m *dns.Msg) {
+			m.Extra = []dns.RR{&dns.TSIG{
+				Hdr: dns.RR_Header{Name: "key.", Rrtype: dns.TypeTSIG, Class: dns.ClassANY}, Algorithm: dns.HmacSHA256,
+				TimeSigned: 1_700_000_000, Fudge: 300, MACSize: 1, MAC: "00", OrigId: m.Id,
+			}}
+		}, same("rd www.example.org. A IN")},
+		{"with records in it", func(m *dns.Msg) { m.Answer = records("www.example.org. 60 IN A 192.0.2.9") }, same("rd www.example.org. A IN")},
 		{"opcode UPDATE", func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }, same("nothing, NOTIMP")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -141,10 +148,50 @@ func words(q *dns.Msg) string {
 	for _, f := range []struct {
 		name string
 		set  bool
-	}{{"rd ", q.RecursionDesired}, {"cd ", q.CheckingDisabled}, {"ad ", q.AuthenticatedData}, {"do ", q.IsEdns0() != nil && q.IsEdns0().Do()}} {
+	}{{"rd ", q.RecursionDesired}, {"cd ", q.CheckingDisabled}, {"ad ", q.AuthenticatedData}, {"do ", q.IsEdns0() != nil && q.IsEdns0().Do()}, {"tsig ", q.IsTsig() != nil}} {
 		if f.set {
 			flags += f.name
 		}
 	}
 	return fmt.Sprintf("%s%s %s %s", flags, q.Question[0].Name, dns.Type(q.Question[0].Qtype), dns.Class(q.Question[0].Qclass))
+}
+
+// TestEDNS is about the OPT record that a client gets back.
+func TestEDNS(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(m *dns.Msg)
+		want   string
+	}{
+		{"none", func(*dns.Msg) {}, "NOERROR with data, no OPT"},
+		{"EDNS", func(m *dns.Msg) { m.SetEdns0(1232, false) }, "NOERROR with data, OPT"},
+		{"DNSSEC", func(m *dns.Msg) { m.SetEdns0(1232, true) }, "NOERROR with data, OPT with DO"},
+		{"a version to come", func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().SetVersion(1) }, "BADSIG, OPT"}, // the name that the library has for BADVERS
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			play(t, same(tc.want), func(s *scene) string {
+				s.handle(func(w dns.ResponseWriter, q *dns.Msg) {
+					m := reply(q)
+					if opt := q.IsEdns0(); opt != nil {
+						m.SetEdns0(1400, opt.Do())
+					}
+					_ = w.WriteMsg(m)
+				})
+				s.forwarding("$0")
+				m := query("www.example.org.")
+				tc.change(m)
+				r := s.send("udp", m)
+				words := s.describe(r)
+				switch opt := r.IsEdns0(); {
+				case opt == nil:
+					words += ", no OPT"
+				case opt.Do():
+					words += ", OPT with DO"
+				default:
+					words += ", OPT"
+				}
+				return words
+			})
+		})
+	}
 }
