@@ -394,7 +394,9 @@ func TestRecover(t *testing.T) {
 		c.Recoverer = recovery.New(func(string, any, []byte) {}, func() { panics++ })
 	}
 	run(t, 3, change, func(_ *Prober, _ []*upstream.Upstream, servers []*server) {
+		servers[1].mu.Lock()
 		servers[1].panics = true
+		servers[1].mu.Unlock()
 		begin := time.Now()
 		time.Sleep(10 * time.Second)
 		for i, s := range servers {
