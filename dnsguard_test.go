@@ -65,6 +65,7 @@ func code(rcode int) func(m, q *dns.Msg) {
 // guard returns the Guard of a stanza, which is stopped when the test ends.
 func guard(t testing.TB, env Env, from string, upstream string, options ...string) *Guard {
 	t.Helper()
+	env.Debug = true
 	g, err := New(mustParse(t, fmt.Sprintf("dnsguard %s %s {\n%s\n}\n", from, upstream, strings.Join(options, "\n"))), env)
 	if err != nil {
 		t.Fatal(err)
@@ -340,7 +341,7 @@ func TestHopByHop(t *testing.T) {
 func TestStop(t *testing.T) {
 	release := make(chan struct{})
 	s := listen(t, func(m, q *dns.Msg) { <-release; answers(m, q) })
-	g, err := New(mustParse(t, "dnsguard . "+s.addr), Env{})
+	g, err := New(mustParse(t, "dnsguard . "+s.addr), Env{Debug: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func newFollower(g *Guard) *follower {
 		f.watchers = append(f.watchers, resolvconf.NewWatcher(resolvconf.Config{
 			Path: to.File, Read: g.env.ReadFile,
 			Good: func(servers []netip.Addr) { f.good(i, withPort(servers, defaultPorts[to.Transport])) },
-			Bad:  func(err error) { f.bad(i, err) },
+			Bad:  func(err error) { f.bad(i, err) }, Recoverer: g.env.recoverer,
 		}))
 	}
 	return f
@@ -107,23 +107,24 @@ const firstWait = 3 * time.Second
 // start follows the lists until ctx ends. It returns when there is an upstream,
 // or all host names have been looked up once, or firstWait is over.
 func (f *follower) start(ctx context.Context, wg *sync.WaitGroup) {
-	wg.Go(f.counting(ctx))
+	r := f.g.env.recoverer
+	r.Go(wg, "counting reloads", f.counting(ctx))
 	f.g.follow() // what has changed since New
 	for _, w := range f.watchers {
-		wg.Go(func() { w.Run(ctx) })
+		r.Go(wg, "following a file", func() { w.Run(ctx) })
 	}
 	var first sync.WaitGroup
 	for i, s := range f.sources {
 		if s.to.Host != "" {
 			first.Add(1)
-			wg.Go(func() { f.lookups(ctx, i, sync.OnceFunc(first.Done)) })
+			r.Go(wg, "following a host name", func() { f.lookups(ctx, i, sync.OnceFunc(first.Done)) })
 		}
 	}
 	if len(f.g.pool.Load().members) > 0 {
 		return
 	}
 	done := make(chan struct{})
-	wg.Go(func() { first.Wait(); close(done) })
+	r.Go(wg, "waiting for host names", func() { first.Wait(); close(done) })
 	timer := time.NewTimer(firstWait)
 	defer timer.Stop()
 	select {
@@ -132,78 +133,11 @@ func (f *follower) start(ctx context.Context, wg *sync.WaitGroup) {
 	}
 }
 
-// How often host names are looked up.
-const (
-	lookupLeast = 5 * time.Second // whatever the time to live
-	lookupMost  = time.Hour
-	lookupAgain = time.Second // after the first failure, and twice as long after each further one
-	lookupRetry = 30 * time.Second
-)
-
-// lookups looks a host name up whenever it is time to, until ctx ends. done is
-// called after each time.
-func (f *follower) lookups(ctx context.Context, i int, done func()) {
-	defer done()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	again := lookupAgain
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		ips, ttl, err := f.g.env.Lookup(ctx, f.sources[i].to.Host)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case len(ips) == 0:
-			f.bad(i, err)
-			timer.Reset(again)
-			again = min(2*again, lookupRetry)
-		default:
-			f.found(i, ips, err)
-			timer.Reset(min(max(ttl, lookupLeast), lookupMost))
-			again = lookupAgain
-		}
-		done()
-	}
-}
-
-// found takes the addresses of a host name. The order of the known ones stays,
-// and where the lookup was not complete, all of them do.
-func (f *follower) found(i int, ips []netip.Addr, err error) {
-	f.mu.Lock()
-	s := &f.sources[i]
-	fresh := withPort(ips, s.to.Port)
-	var addrs []netip.AddrPort
-	for _, a := range s.addrs {
-		if err != nil || slices.Contains(fresh, a) {
-			addrs = append(addrs, a)
-		}
-	}
-	for _, a := range fresh {
-		if !slices.Contains(addrs, a) {
-			addrs = append(addrs, a)
-		}
-	}
-	f.mu.Unlock()
-	f.good(i, addrs)
-}
-
 // good takes the addresses of a source.
 func (f *follower) good(i int, addrs []netip.AddrPort) {
-	f.mu.Lock()
-	s := &f.sources[i]
-	was, same := s.err, slices.Equal(s.addrs, addrs)
-	if same && was == nil {
-		f.mu.Unlock()
-		return
-	}
-	s.addrs, s.err = addrs, nil
+	s, same, was := f.set(i, addrs)
 	count := s.count
-	f.mu.Unlock()
-	if count == nil { // nothing is followed yet
+	if count == nil || same && was == nil { // in the first case nothing is followed yet
 		return
 	}
 	if same || errors.Is(was, errNotYet) {
@@ -217,24 +151,41 @@ func (f *follower) good(i int, addrs []netip.AddrPort) {
 	f.g.follow()
 }
 
+// set sets the addresses of a source. It returns the source, whether it had the
+// same addresses, and what was wrong with it before.
+func (f *follower) set(i int, addrs []netip.AddrPort) (s source, same bool, was error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := &f.sources[i]
+	was, same = at.err, slices.Equal(at.addrs, addrs)
+	at.addrs, at.err = addrs, nil
+	return *at, same, was
+}
+
 // bad takes notice that a source cannot be read or looked up.
 func (f *follower) bad(i int, err error) {
-	f.mu.Lock()
-	s := &f.sources[i]
-	known := s.err != nil && s.err.Error() == err.Error()
-	s.err = err
-	kept, count := s.addrs, s.count
-	f.mu.Unlock()
-	if count != nil {
-		count.Listed(s.to.failure(err))
+	s, known := f.fault(i, err)
+	if s.count != nil {
+		s.count.Listed(s.to.failure(err))
 	}
 	switch {
 	case known:
-	case len(kept) > 0:
-		f.g.env.Logf(LevelWarning, "%s: %v; going on with %s", s.to.Text, err, joined(kept))
+	case len(s.addrs) > 0:
+		f.g.env.Logf(LevelWarning, "%s: %v; going on with %s", s.to.Text, err, joined(s.addrs))
 	default:
 		f.g.env.Logf(LevelWarning, "%s: %v; no upstreams from there until that is mended", s.to.Text, err)
 	}
+}
+
+// fault notes what is wrong with a source. It returns the source, and whether
+// that was known.
+func (f *follower) fault(i int, err error) (s source, known bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := &f.sources[i]
+	known = at.err != nil && at.err.Error() == err.Error()
+	at.err = err
+	return *at, known
 }
 
 // counting makes reloads count, and returns what ends that with ctx.

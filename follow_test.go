@@ -23,6 +23,7 @@ type surroundings struct {
 	t       *testing.T
 	net     *fakedns.Net
 	servers map[string]*fakedns.Server
+	recover bool // panics are recovered
 
 	mu    sync.Mutex
 	files map[string]string
@@ -44,11 +45,15 @@ func surround(t *testing.T, addrs ...string) *surroundings {
 
 func (s *surroundings) env() Env {
 	return Env{
-		Dial: s.net.Dial,
+		Debug: !s.recover,
+		Dial:  s.net.Dial,
 		ReadFile: func(path string) ([]byte, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			text, ok := s.files[path]
+			if text == panics {
+				panic(path)
+			}
 			if !ok {
 				return nil, fs.ErrNotExist
 			}
@@ -57,6 +62,9 @@ func (s *surroundings) env() Env {
 		Lookup: func(_ context.Context, host string) ([]netip.Addr, time.Duration, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			if s.hosts[host] == panics {
+				panic(host)
+			}
 			words := strings.Fields(s.hosts[host])
 			if len(words) == 0 {
 				return nil, 0, errors.New("SERVFAIL")
@@ -136,6 +144,9 @@ func (s *surroundings) start(text string, prev *Guard) *Guard {
 	g.Start()
 	return g
 }
+
+// panics is a file or a host name that makes whoever looks at it panic.
+const panics = "panic"
 
 const resolvConfPath = "/somewhere/resolv.conf"
 

@@ -10,6 +10,7 @@ import (
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/explain"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/resolvconf"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 	"github.com/dnsguard/dnsguard/plugin/zones"
@@ -35,6 +36,10 @@ type Env struct {
 	Listens func(addr netip.AddrPort) bool
 	// OwnAddrs returns the addresses of this host.
 	OwnAddrs func() ([]netip.Addr, error)
+	// Debug lets a panic in a goroutine of ours end the process, as CoreDNS's debug plugin has it.
+	Debug bool
+
+	recoverer *recovery.Recoverer // nil with Debug
 }
 
 // Level is the weight of a log line.
@@ -44,6 +49,7 @@ type Level int
 const (
 	LevelInfo Level = iota
 	LevelWarning
+	LevelError
 )
 
 func (e *Env) fill(cfg *Config) {
@@ -59,6 +65,11 @@ func (e *Env) fill(cfg *Config) {
 	if e.Metrics == nil {
 		e.Metrics = metrics.Unregistered()
 	}
+	if !e.Debug {
+		e.recoverer = recovery.New(func(where string, cause any, stack []byte) {
+			e.Logf(LevelError, "recovered from a panic in %s, which is logged once: %v\n%s", where, cause, stack)
+		}, e.Metrics.Panicked)
+	}
 	if e.ReadFile == nil {
 		e.ReadFile = resolvconf.Read
 	}
@@ -66,7 +77,7 @@ func (e *Env) fill(cfg *Config) {
 		e.Listens = func(netip.AddrPort) bool { return false }
 	}
 	if e.Lookup == nil {
-		e.Lookup = newLookup(cfg.Resolvers, e.Listens)
+		e.Lookup = newLookup(cfg.Resolvers, e.Listens, e.recoverer)
 	}
 	if e.OwnAddrs == nil {
 		e.OwnAddrs = interfaceAddrs
@@ -142,7 +153,7 @@ type running struct {
 func (g *Guard) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{cancel: cancel, untrack: g.env.Metrics.Track(g)}
-	r.probing = g.pool.Load().probing()
+	r.probing = g.pool.Load().probing(g.env.recoverer)
 	g.running = r
 	g.follower.start(ctx, &r.wg)
 }
@@ -164,8 +175,8 @@ func (g *Guard) follow() {
 	}
 	g.pool.Store(p)
 	r.probing()
-	r.probing = p.probing()
-	r.draining.Go(func() { old.drain(g.cfg.longest()+drainEvery, p) })
+	r.probing = p.probing(g.env.recoverer)
+	g.env.recoverer.Go(&r.draining, "closing upstreams", func() { old.drain(g.cfg.longest()+drainEvery, p) })
 	g.env.Logf(LevelInfo, "upstreams of %s are now %s; were %s", g.cfg.From, p, old)
 }
 

@@ -15,11 +15,15 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/resolvconf"
 )
 
 // errNoAddress is the end of a lookup that was answered, with no address.
 var errNoAddress = errors.New("no address")
+
+// errPanic is the end of a lookup that a panic ended.
+var errPanic = errors.New("internal error")
 
 // lookupTimeout is how long one resolver has for one question.
 const lookupTimeout = 2 * time.Second
@@ -36,7 +40,7 @@ const systemConf = "/etc/resolv.conf"
 // apply. The server itself, as listens tells, is never asked. The function may
 // be called concurrently, obeys its context, and returns at least one address
 // or an error.
-func newLookup(resolvers []netip.AddrPort, listens func(netip.AddrPort) bool) func(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
+func newLookup(resolvers []netip.AddrPort, listens func(netip.AddrPort) bool, r *recovery.Recoverer) func(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
 	return func(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
 		ask := resolvers
 		if len(ask) == 0 {
@@ -48,18 +52,18 @@ func newLookup(resolvers []netip.AddrPort, listens func(netip.AddrPort) bool) fu
 				return nil, 0, err
 			}
 		}
-		return lookupBy(ctx, ask, listens, host)
+		return lookupBy(ctx, r, ask, listens, host)
 	}
 }
 
-func lookupBy(ctx context.Context, resolvers []netip.AddrPort, listens func(netip.AddrPort) bool, host string) ([]netip.Addr, time.Duration, error) {
+func lookupBy(ctx context.Context, r *recovery.Recoverer, resolvers []netip.AddrPort, listens func(netip.AddrPort) bool, host string) ([]netip.Addr, time.Duration, error) {
 	var errs []error
 	for _, resolver := range resolvers {
 		if listens(resolver) {
 			errs = append(errs, fmt.Errorf("resolver %s: is this very server", resolver))
 			continue
 		}
-		addrs, ttl, err := lookupAt(ctx, resolver, host)
+		addrs, ttl, err := lookupAt(ctx, r, resolver, host)
 		if len(addrs) > 0 {
 			return addrs, ttl, err
 		}
@@ -101,7 +105,7 @@ func systemResolvers() ([]netip.AddrPort, error) {
 // lookupAt asks one resolver for A and AAAA at once. It returns the addresses
 // of both, A first, how long they may be used, and what went wrong: that a type
 // has no address is wrong only where the other has none either.
-func lookupAt(ctx context.Context, resolver netip.AddrPort, host string) ([]netip.Addr, time.Duration, error) {
+func lookupAt(ctx context.Context, r *recovery.Recoverer, resolver netip.AddrPort, host string) ([]netip.Addr, time.Duration, error) {
 	types := [2]uint16{dns.TypeA, dns.TypeAAAA}
 	var (
 		wg      sync.WaitGroup
@@ -110,7 +114,8 @@ func lookupAt(ctx context.Context, resolver netip.AddrPort, host string) ([]neti
 		addrs   []netip.Addr
 	)
 	for i, qtype := range types {
-		wg.Go(func() { replies[i], errs[i] = ask(ctx, resolver, host, qtype) })
+		r.Go(&wg, "looking a host name up", func() { replies[i], errs[i] = ask(ctx, resolver, host, qtype) },
+			func() { errs[i] = errPanic })
 	}
 	wg.Wait()
 	ttl := uint32(math.MaxUint32)

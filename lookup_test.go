@@ -97,7 +97,7 @@ func TestLookup(t *testing.T) {
 		{"next one after no address", []netip.AddrPort{empty, other}, "h.example", []string{"192.0.2.9"}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, _, err := newLookup(tc.resolvers, nobody)(t.Context(), tc.host)
+			got, _, err := newLookup(tc.resolvers, nobody, nil)(t.Context(), tc.host)
 			if want := ips(tc.want...); (err != nil) != tc.partly || !reflect.DeepEqual(got, want) {
 				t.Errorf("got %v, %v, want %v", got, err, want)
 			}
@@ -107,7 +107,7 @@ func TestLookup(t *testing.T) {
 	t.Run("errors name each resolver", func(t *testing.T) {
 		self := good
 		isSelf := func(addr netip.AddrPort) bool { return addr == self }
-		got, _, err := newLookup([]netip.AddrPort{refusing, empty, self}, isSelf)(t.Context(), "h.example")
+		got, _, err := newLookup([]netip.AddrPort{refusing, empty, self}, isSelf, nil)(t.Context(), "h.example")
 		want := "resolver " + refusing.String() + ": A: REFUSED\nAAAA: REFUSED\nresolver " + empty.String() + ": no address\nresolver " + self.String() + ": is this very server"
 		if got != nil || err == nil || err.Error() != want || !errors.Is(err, errNoAddress) {
 			t.Errorf("got  %v, %v\nwant %s", got, err, want)
@@ -126,7 +126,7 @@ func TestLookupCancelled(t *testing.T) {
 		cancel(errStop)
 	}()
 	start := time.Now()
-	got, _, err := newLookup([]netip.AddrPort{silent, silent}, nobody)(ctx, "h.example")
+	got, _, err := newLookup([]netip.AddrPort{silent, silent}, nobody, nil)(ctx, "h.example")
 	if got != nil || !errors.Is(err, errStop) {
 		t.Errorf("got %v, %v, want the cause of the cancellation", got, err)
 	}
@@ -149,7 +149,7 @@ func TestLookupHosts(t *testing.T) {
 
 func TestLookupTTL(t *testing.T) {
 	server := resolver(t, records(t, "h.example. 60 A 192.0.2.1", "h.example. 30 AAAA 2001:db8::1"))
-	if _, ttl, err := newLookup([]netip.AddrPort{server}, nobody)(t.Context(), "h.example"); err != nil || ttl != 30*time.Second {
+	if _, ttl, err := newLookup([]netip.AddrPort{server}, nobody, nil)(t.Context(), "h.example"); err != nil || ttl != 30*time.Second {
 		t.Errorf("got %v, %v", ttl, err)
 	}
 }

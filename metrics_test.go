@@ -22,7 +22,7 @@ import (
 // countingEnv returns a registry and an Env that counts there.
 func countingEnv() (*prometheus.Registry, Env) {
 	reg := prometheus.NewPedanticRegistry()
-	return reg, Env{Metrics: metrics.New(reg, metrics.Options{Namespace: "coredns"})}
+	return reg, Env{Debug: true, Metrics: metrics.New(reg, metrics.Options{Namespace: "coredns"})}
 }
 
 // series returns the series of a metric that are not 0, by the values of their labels but "to".

@@ -61,7 +61,7 @@ func (g *Guard) newObserving(p *pool) (*observing, error) {
 			Upstreams: p.upstreams, ReadTimeout: cfg.ReadTimeout, Policy: policy, Hedge: cfg.Hedge, Forced: forwarder.LongAfter, Trust: cfg.NXDomainTrust,
 			Table: p.forwarder.Table(), Survey: p.forwarder.Survey,
 		}),
-		summary: observe.NewSummary(func(line string) { logf(LevelInfo, "%s", line) }),
+		summary: observe.NewSummary(func(line string) { logf(LevelInfo, "%s", line) }, g.env.recoverer),
 		nobody:  g.env.Metrics.Observed,
 		warnf:   func(format string, args ...any) { logf(LevelWarning, format, args...) },
 	}, nil

@@ -60,7 +60,7 @@ func TestObservingHops(t *testing.T) {
 		health_check 1s no_rec domain probe.example
 		source_address 192.0.2.9
 	}`)
-	g, err := New(cfg, Env{})
+	g, err := New(cfg, Env{Debug: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/plugin/probe"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/selector"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 	"github.com/dnsguard/dnsguard/plugin/zones"
@@ -60,11 +62,13 @@ type way struct {
 	expire, maxAge, readTimeout time.Duration
 	maxIdle                     int
 	dohMethod                   string
+	recovers                    bool
 }
 
-func wayTo(cfg *Config, e Endpoint) way {
+func (g *Guard) wayTo(e Endpoint) way {
+	cfg := &g.cfg
 	w := way{
-		addr: e.Addr, transport: e.Transport, source: cfg.SourceAddress,
+		addr: e.Addr, transport: e.Transport, source: cfg.SourceAddress, recovers: g.env.recoverer != nil,
 		expire: cfg.Expire, maxAge: cfg.MaxAge, readTimeout: cfg.ReadTimeout, maxIdle: cfg.MaxIdleConns,
 	}
 	if e.Transport != "dns" {
@@ -110,6 +114,7 @@ func (g *Guard) newPool(endpoints []Endpoint, prev *pool, own bool) (p *pool, er
 	}
 	p.prober, err = probe.New(probe.Config{
 		Upstreams: p.upstreams, Interval: g.cfg.HealthInterval, Domain: g.cfg.HealthDomain, NoRec: g.cfg.HealthNoRec, TCP: g.cfg.ForceTCP,
+		Recoverer: g.env.recoverer,
 	})
 	return p, err
 }
@@ -176,7 +181,7 @@ func (g *Guard) newMember(e Endpoint, old *member) (*member, error) {
 		Eject: upstream.Eject{
 			Off: !cfg.ejects(), Failures: cfg.Eject.Failures, Share: cfg.Eject.Share, Base: cfg.Eject.Base, Max: cfg.Eject.Max,
 		},
-		TCPOnly: cfg.ForceTCP,
+		TCPOnly: cfg.ForceTCP, Recoverer: g.env.recoverer,
 	}
 	if old != nil {
 		c.Predecessor = old.up
@@ -187,7 +192,7 @@ func (g *Guard) newMember(e Endpoint, old *member) (*member, error) {
 	}
 	c.Linger, c.Wake = max(cfg.Timeout, 5*time.Second), g.wake
 	if old != nil && old.link != nil {
-		if old.link.way == wayTo(cfg, e) && old.link.Join() {
+		if old.link.way == g.wayTo(e) && old.link.Join() {
 			m.link = old.link
 		}
 	}
@@ -214,12 +219,12 @@ func (g *Guard) newLink(e Endpoint) (*link, error) {
 	x, err := exchange.New(exchange.Config{
 		Addr: e.Addr, Transport: e.Transport, Dial: g.env.Dial, TLS: tlsConfig, SourceAddress: cfg.SourceAddress,
 		Expire: max(cfg.Expire, time.Millisecond), MaxAge: cfg.MaxAge, MaxIdle: cfg.MaxIdleConns, ReadTimeout: cfg.ReadTimeout,
-		DoHMethod: cfg.DoHMethod, Rand64: g.env.Rand64, Events: counts,
+		DoHMethod: cfg.DoHMethod, Rand64: g.env.Rand64, Events: counts, Recoverer: g.env.recoverer,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", e.Source, err)
 	}
-	return &link{Shared: exchange.Share(countedLink{x, counts}), way: wayTo(cfg, e), counts: counts}, nil
+	return &link{Shared: exchange.Share(countedLink{x, counts}), way: g.wayTo(e), counts: counts}, nil
 }
 
 // observer counts attempts and logs changes of state, and faults of this host.
@@ -280,7 +285,7 @@ func publicAddr(ip netip.Addr) bool {
 }
 
 // probing probes, and returns what ends that.
-func (p *pool) probing() (end func()) {
+func (p *pool) probing(r *recovery.Recoverer) (end func()) {
 	if p.observing != nil {
 		p.observing.start()
 	}
@@ -288,9 +293,9 @@ func (p *pool) probing() (end func()) {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); p.prober.Run(ctx) }()
-	return func() { cancel(); <-done }
+	var wg sync.WaitGroup
+	r.Go(&wg, "the prober", func() { p.prober.Run(ctx) })
+	return func() { cancel(); wg.Wait() }
 }
 
 // drainEvery is how often it is looked whether the queries in flight are done.

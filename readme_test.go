@@ -352,7 +352,7 @@ func TestMigrationMetrics(t *testing.T) {
 
 // TestLinks holds that what the documentation links to is there: files, and headings of the same or another document.
 func TestLinks(t *testing.T) {
-	for _, doc := range []string{readme, migration, "docs/install.md", "CONTRIBUTING.md", "docs/adr/README.md"} {
+	for _, doc := range []string{readme, migration, "docs/install.md", "docs/forward-behaviour.md", "CONTRIBUTING.md", "docs/adr/README.md"} {
 		for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(readFile(t, doc), -1) {
 			link, err := url.Parse(m[1])
 			if err != nil || link.Scheme != "" {

@@ -114,7 +114,7 @@ func (f *family) shutdown() {
 func (f *family) each(do func(*Guard)) {
 	var wg sync.WaitGroup
 	for _, g := range f.guards {
-		wg.Go(func() { do(g) })
+		g.env.recoverer.Go(&wg, "stopping", func() { do(g) })
 	}
 	wg.Wait()
 }

@@ -23,7 +23,7 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	env := Env{Logf: logf, Metrics: metrics.OfProcess(metrics.Options{
+	env := Env{Logf: logf, Debug: dnsserver.GetConfig(c).Debug, Metrics: metrics.OfProcess(metrics.Options{
 		Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets, NativeFactor: plugin.NativeHistogramBucketFactor,
 	})}
 	env.Listens = listens(dnsserver.GetConfig(c))
@@ -50,7 +50,7 @@ func setup(c *caddy.Controller) error {
 					return plugin.Error(pluginName, g.cfg.at.wrap(err))
 				}
 			}
-			g.taps = tapsFrom(dnsserver.GetConfig(c).Handler("dnstap"))
+			g.taps = tapsFrom(dnsserver.GetConfig(c).Handler("dnstap"), g.env.recoverer)
 			g.Start()
 			return nil
 		})
@@ -91,9 +91,12 @@ func isOwn(ip netip.Addr) bool {
 }
 
 func logf(level Level, format string, args ...any) {
-	if level == LevelWarning {
+	switch level {
+	case LevelError:
+		log.Errorf(format, args...)
+	case LevelWarning:
 		log.Warningf(format, args...)
-		return
+	default:
+		log.Infof(format, args...)
 	}
-	log.Infof(format, args...)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
 
@@ -27,10 +28,11 @@ type taps struct {
 	raw   bool // one of them wants the octets of messages
 	extra bool // one of them adds what it makes of the query
 
-	late chan func() // what comes after its query; told by a goroutine of its own, because a dnstap plugin may block
-	quit chan struct{}
-	once sync.Once // of quit
-	done chan struct{}
+	recoverer *recovery.Recoverer
+	late      chan func() // what comes after its query; told by a goroutine of its own, because a dnstap plugin may block
+	quit      chan struct{}
+	once      sync.Once // of quit
+	running   sync.WaitGroup
 }
 
 // maxLate is how many messages that come late may wait to be told. Further
@@ -38,8 +40,8 @@ type taps struct {
 const maxLate = 1000
 
 // tapsFrom returns the dnstap plugins that begin with a handler; nil: it is none.
-func tapsFrom(first plugin.Handler) *taps {
-	t := &taps{late: make(chan func(), maxLate), quit: make(chan struct{}), done: make(chan struct{})}
+func tapsFrom(first plugin.Handler, r *recovery.Recoverer) *taps {
+	t := &taps{recoverer: r, late: make(chan func(), maxLate), quit: make(chan struct{})}
 	for d, ok := first.(*dnstap.Dnstap); ok; d, ok = d.Next.(*dnstap.Dnstap) {
 		t.to = append(t.to, d)
 		t.raw = t.raw || d.IncludeRawMessage
@@ -48,30 +50,35 @@ func tapsFrom(first plugin.Handler) *taps {
 	if len(t.to) == 0 {
 		return nil
 	}
-	go t.run()
+	r.Go(&t.running, "telling dnstap", t.run)
 	return t
 }
 
 func (t *taps) run() {
-	defer close(t.done)
 	for {
 		select {
 		case tell := <-t.late:
-			tell()
+			t.tellLate(tell)
 		case <-t.quit:
 			for len(t.late) > 0 {
-				(<-t.late)()
+				t.tellLate(<-t.late)
 			}
 			return
 		}
 	}
 }
 
+// tellLate tells one message. One that makes it panic is lost.
+func (t *taps) tellLate(tell func()) {
+	defer t.recoverer.Recover("telling dnstap")
+	tell()
+}
+
 // close tells what is waiting, and ends the goroutine.
 func (t *taps) close() {
 	if t != nil {
 		t.once.Do(func() { close(t.quit) })
-		<-t.done
+		t.running.Wait()
 	}
 }
 

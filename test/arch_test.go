@@ -12,9 +12,10 @@ import (
 // levels is the order of the packages: each may import those of a strictly lower level only. Level 0 are the leaves.
 // A directory that is not listed has the level of the directory above it that is (top), except below plugin/, where each package is listed.
 var levels = map[string]int{
-	"plugin/outcome": 0,
-	"plugin/dnsmsg":  0,
-	"plugin/race":    0,
+	"plugin/outcome":  0,
+	"plugin/dnsmsg":   0,
+	"plugin/race":     0,
+	"plugin/recovery": 0,
 
 	"plugin/exchange":   1,
 	"plugin/zones":      1,

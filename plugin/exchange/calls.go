@@ -20,7 +20,7 @@ const maxCalls = 1000
 type calls struct {
 	cfg    *Config
 	proto  Proto
-	do     func(context.Context, *Query, Options, *call) Reply
+	do     exchangeFunc
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -30,7 +30,11 @@ type calls struct {
 	closed  bool
 }
 
-func newCalls(cfg *Config, proto Proto, do func(context.Context, *Query, Options, *call) Reply) *calls {
+// exchangeFunc makes one exchange. It says by call.begins when the query has a
+// connection to go out over, and by call.wrote when it has been written.
+type exchangeFunc func(context.Context, *Query, Options, *call) Reply
+
+func newCalls(cfg *Config, proto Proto, do exchangeFunc) *calls {
 	c := &calls{cfg: cfg, proto: proto, do: do}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -41,8 +45,9 @@ type call struct {
 	cancel context.CancelFunc
 	ended  atomic.Bool
 
-	mu   sync.Mutex
-	sent Sent // At is zero until the query has been written
+	mu    sync.Mutex
+	begun time.Time // zero until there is a connection
+	sent  Sent      // At is zero until the query has been written
 }
 
 // over says which connection the query goes over.
@@ -52,11 +57,25 @@ func (c *call) over(local net.Addr) {
 	c.mu.Unlock()
 }
 
+// begins says that the query need not wait for a connection.
+func (c *call) begins(at time.Time) {
+	c.mu.Lock()
+	c.begun = at
+	c.mu.Unlock()
+}
+
 // wrote says when the query had been written.
 func (c *call) wrote(at time.Time) {
 	c.mu.Lock()
-	c.sent.At = at
+	c.begun, c.sent.At = at, at
 	c.mu.Unlock()
+}
+
+// Begun tells when the query had a connection to go out over.
+func (c *call) Begun() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.begun
 }
 
 // Sent tells how the query went out.
@@ -90,8 +109,8 @@ func (c *calls) start(q *Query, opt Options, sink Sink) Handle {
 	c.running++
 	ctx, cancel := context.WithCancel(c.ctx)
 	h := &call{cancel: cancel}
-	c.wg.Go(func() {
-		r := c.do(ctx, q, opt, h)
+	c.cfg.Recoverer.Go(&c.wg, c.proto.String(), func() {
+		r := c.run(ctx, q, opt, h)
 		cancel()
 		c.mu.Lock()
 		c.running--
@@ -102,6 +121,14 @@ func (c *calls) start(q *Query, opt Options, sink Sink) Handle {
 	})
 	c.mu.Unlock()
 	return h
+}
+
+// run makes one exchange. A reply that makes it panic is malformed.
+func (c *calls) run(ctx context.Context, q *Query, opt Options, h *call) (r Reply) {
+	defer c.cfg.Recoverer.Recover("an exchange by "+c.proto.String(), func() {
+		r = Reply{Kind: outcome.Malformed, Err: errPanic}
+	})
+	return c.do(ctx, q, opt, h)
 }
 
 // finish fills in what all replies of a transport have in common.

@@ -96,7 +96,10 @@ func (d *dohExchanger) Close() {
 
 // dial opens a connection to the configured address, whatever the URL says. The
 // client may go on dialling for a request that was cancelled; Close ends that.
-func (d *dohExchanger) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func (d *dohExchanger) dial(ctx context.Context, _, _ string) (conn net.Conn, err error) {
+	defer d.cfg.Recoverer.Recover("connecting by HTTPS", func() { // in a goroutine of the client
+		conn, err = nil, &dialError{outcome.Local, errPanic}
+	})
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
@@ -112,11 +115,7 @@ func (d *dohExchanger) dial(ctx context.Context, _, _ string) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	conn, err := d.tls.handshake(ctx, d.count(raw))
-	if err != nil {
-		return nil, err
-	}
-	return conn, nil
+	return d.tls.handshake(ctx, d.count(raw))
 }
 
 // count has the connection known until it is closed.

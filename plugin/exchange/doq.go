@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,8 +29,11 @@ const (
 type doqExchanger struct {
 	calls   *calls
 	proxy   *proxy.Proxy
+	start   sync.Once     // of the proxy's goroutine
 	timeout time.Duration // of one exchange in all
 	seen    atomic.Pointer[doqConn]
+	used    atomic.Int64 // when an exchange ended with a reply, since base; 0: never
+	base    time.Time
 }
 
 // doqConn is what is known of the proxy's connection: its own end, by which it
@@ -52,8 +56,7 @@ func newDoQ(cfg *Config) *doqExchanger {
 	if cfg.SourceAddress.IsValid() {
 		p.SetLocalAddress(cfg.SourceAddress.AsSlice())
 	}
-	p.Start(time.Second)
-	d := &doqExchanger{proxy: p, timeout: timeout + 2*cfg.ConnectTimeout}
+	d := &doqExchanger{proxy: p, timeout: timeout + 2*cfg.ConnectTimeout, base: time.Now()}
 	d.calls = newCalls(cfg, QUIC, d.do)
 	return d
 }
@@ -69,8 +72,20 @@ func (d *doqExchanger) Close() {
 	d.proxy.Stop()
 }
 
+// connected tells whether the proxy's connection can be expected to be open;
+// the proxy does not say.
+func (d *doqExchanger) connected() bool {
+	used := d.used.Load()
+	return used != 0 && time.Since(d.base)-time.Duration(used) < d.calls.cfg.Expire
+}
+
 // do makes one exchange.
 func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options, c *call) Reply {
+	// Not when it is made: it may never be closed then, if the server does not start.
+	d.start.Do(func() { d.proxy.Start(time.Second) })
+	if d.connected() {
+		c.begins(time.Now())
+	}
 	// A copy of our own: the proxy changes its ID.
 	m, err := message(q, opt.NoEDNS)
 	if err != nil {
@@ -106,6 +121,7 @@ func (d *doqExchanger) do(ctx context.Context, q *Query, opt Options, c *call) R
 		r.Size = ret.Len()
 		r.RTT = d.roundTrip(start, local)
 		start = time.Now().Add(-r.RTT)
+		d.used.Store(int64(time.Since(d.base)))
 		if q.Keep {
 			r.Wire, _ = ret.Pack() // it has just been unpacked
 		}

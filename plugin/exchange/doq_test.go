@@ -154,3 +154,11 @@ func TestDoQCancelAndClose(t *testing.T) {
 	x.Close()
 	wantKind(t, sink.wait(t), outcome.Cancelled)
 }
+
+// TestDoQStartsLate holds that an exchanger which is never used leaves nothing behind, closed or not: the server may not start.
+func TestDoQStartsLate(t *testing.T) {
+	noLeak(t)
+	cfg, _ := testConfig("quic", netip.MustParseAddrPort("192.0.2.53:853"))
+	mustNew(t, cfg)
+	mustNew(t, cfg).Close()
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 )
 
 // Proto is what carried a query.
@@ -115,6 +116,10 @@ type Handle interface {
 	// so the sink will not be told. A reply that comes later is recognised as
 	// late, and is not taken for a forgery.
 	Cancel() bool
+	// Begun returns when the query had an open connection, or a socket, to go
+	// out over: what is late is counted from then. The zero time: it waits for a
+	// connection to be opened. Over QUIC it is a guess.
+	Begun() time.Time
 	// Sent tells how the query went out, during the exchange and after it;
 	// false: it has not, or, over QUIC, it is not known before the end.
 	Sent() (Sent, bool)
@@ -176,4 +181,6 @@ type Config struct {
 	Rand64 func() uint64
 	// Events is told what belongs to no single exchange.
 	Events Events
+	// Recoverer recovers the goroutines; nil: a panic ends the process.
+	Recoverer *recovery.Recoverer
 }

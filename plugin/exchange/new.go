@@ -14,8 +14,12 @@ import (
 // defaultConnectTimeout is Config.ConnectTimeout where none is given.
 const defaultConnectTimeout = 500 * time.Millisecond
 
-// errClosed is behind every outcome.Cancelled that Close brings about.
-var errClosed = errors.New("exchanger is closed")
+var (
+	// errClosed is behind every outcome.Cancelled that Close brings about.
+	errClosed = errors.New("exchanger is closed")
+	// errPanic is what an exchange, a connection or a dial ends with that a panic ended.
+	errPanic = errors.New("internal error")
+)
 
 // New returns the exchanger for the address and transport of cfg. It opens
 // nothing yet.
@@ -102,6 +106,9 @@ type ended struct{}
 
 // Cancel is always too late.
 func (ended) Cancel() bool { return false }
+
+// Begun has nothing to tell.
+func (ended) Begun() time.Time { return time.Time{} }
 
 // Sent has nothing to tell.
 func (ended) Sent() (Sent, bool) { return Sent{}, false }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 )
 
 // The bounds of a pool of stream connections.
@@ -19,8 +20,9 @@ const (
 	maxQueue   = 1024 // exchanges that wait for a connection
 	maxOwed    = 256  // cancelled exchanges of one connection whose reply has not come
 	stallAfter = time.Second
-	depthTime  = time.Minute     // how long a peer that does not like pipelining is spared
-	writeTime  = 2 * time.Second // how long one write may take
+	freshDial  = 50 * time.Millisecond // a connection that has been opening for longer may never be there
+	depthTime  = time.Minute           // how long a peer that does not like pipelining is spared
+	writeTime  = 2 * time.Second       // how long one write may take
 )
 
 var (
@@ -95,7 +97,7 @@ func dialTCP(cfg *Config) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 		defer cancel()
-		return dialAgain(ctx, cfg.ConnectTimeout/dialTries, func(ctx context.Context) (net.Conn, error) {
+		return dialAgain(ctx, cfg.Recoverer, cfg.ConnectTimeout/dialTries, func(ctx context.Context) (net.Conn, error) {
 			return cfg.Dial(ctx, "tcp", cfg.Addr)
 		})
 	}
@@ -107,7 +109,7 @@ const dialTries = 3
 // dialAgain dials, and once more each time there has been no connection for
 // patience. It returns the first connection, or the first error, and closes
 // what comes too late.
-func dialAgain(ctx context.Context, patience time.Duration, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+func dialAgain(ctx context.Context, r *recovery.Recoverer, patience time.Duration, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	type dialled struct {
 		conn net.Conn
 		err  error
@@ -116,10 +118,10 @@ func dialAgain(ctx context.Context, patience time.Duration, dial func(context.Co
 	results := make(chan dialled, dialTries)
 	var wg sync.WaitGroup
 	try := func() {
-		wg.Go(func() {
+		r.Go(&wg, "connecting", func() {
 			conn, err := dial(ctx)
 			results <- dialled{conn, err}
-		})
+		}, func() { results <- dialled{nil, &dialError{outcome.Local, errPanic}} })
 	}
 	try()
 	timer := time.NewTimer(patience)
@@ -180,36 +182,41 @@ func (p *streamPool) tellLocked(f *streamFlight, kind outcome.Kind, local net.Ad
 // Start gives q to a connection, or has it wait for one.
 func (p *streamPool) Start(q *Query, opt Options, sink Sink) Handle {
 	f := &streamFlight{pool: p, q: q, sink: sink, noEDNS: opt.NoEDNS, once: opt.NoRedial}
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return refuse(sink, p.proto, outcome.Cancelled, p.cfg.about(p.proto, errClosed))
-	}
-	full := !p.placeLocked(f, p.now(), opt.Fresh) && !p.queueLocked(f)
-	if full {
-		p.tellLocked(f, outcome.Local, nil, p.cfg.about(p.proto, errNoConn))
-	}
-	p.unlock()
-	if full {
+	if full := p.begin(f, opt.Fresh); full {
 		p.cfg.tellFault(errNoConn)
 	}
 	return f
 }
 
+// begin gives f to a connection, or has it wait for one; full: there is no room for it.
+func (p *streamPool) begin(f *streamFlight, fresh bool) (full bool) {
+	p.mu.Lock()
+	defer p.unlock()
+	switch {
+	case p.closed:
+		p.tellLocked(f, outcome.Cancelled, nil, p.cfg.about(p.proto, errClosed))
+	case !p.placeLocked(f, p.now(), fresh) && !p.queueLocked(f):
+		p.tellLocked(f, outcome.Local, nil, p.cfg.about(p.proto, errNoConn))
+		return true
+	}
+	return false
+}
+
 // placeLocked gives f to the open connection with the fewest exchanges, else to
 // one that is being dialled, else to a new one. A redone or fresh exchange does
-// not go over an open connection.
+// not go over an open connection, nor does it wait for one that should be there
+// by now.
 func (p *streamPool) placeLocked(f *streamFlight, now time.Duration, fresh bool) bool {
 	if p.depth < maxDepth && now >= p.spared {
 		p.depth = maxDepth
 	}
-	open, dialling := p.emptiestLocked(now)
+	open, dialling := p.emptiestLocked(now, fresh)
 	more := len(p.conns) < maxConns
 	if open != nil && (!fresh || dialling == nil && !more) {
 		if open.out >= softDepth && dialling == nil && more {
 			p.dialLocked(now)
 		}
-		open.takeLocked(f)
+		open.takeLocked(f, now)
 		return true
 	}
 	if dialling == nil && more {
@@ -218,14 +225,14 @@ func (p *streamPool) placeLocked(f *streamFlight, now time.Duration, fresh bool)
 	if dialling == nil {
 		return false
 	}
-	dialling.takeLocked(f)
+	dialling.takeLocked(f, now)
 	return true
 }
 
 // emptiestLocked returns the connections that can take an exchange and have the
 // fewest, one that is open and one that is being dialled; nil where there is
 // none. A worn one makes room, if it is idle.
-func (p *streamPool) emptiestLocked(now time.Duration) (open, dialling *streamConn) {
+func (p *streamPool) emptiestLocked(now time.Duration, fresh bool) (open, dialling *streamConn) {
 	fewer := func(c, than *streamConn) bool { return than == nil || c.out < than.out }
 	var worn *streamConn
 	for _, c := range p.conns {
@@ -233,6 +240,7 @@ func (p *streamPool) emptiestLocked(now time.Duration) (open, dialling *streamCo
 		case c.wornLocked(now):
 			worn = c
 		case c.resting || c.out >= p.depth:
+		case c.conn == nil && fresh && now-c.born >= freshDial:
 		case c.conn == nil && fewer(c, dialling):
 			dialling = c
 		case c.conn != nil && fewer(c, open):
@@ -280,7 +288,7 @@ func (p *streamPool) dialLocked(now time.Duration) *streamConn {
 		used:    now,
 	}
 	p.conns = append(p.conns, c)
-	p.wg.Go(c.run)
+	p.cfg.Recoverer.Go(&p.wg, "a connection", c.run, func() { c.lost(outcome.Malformed, errPanic) })
 	return c
 }
 
@@ -304,8 +312,8 @@ func (p *streamPool) spareLocked(c *streamConn, now time.Duration) {
 func (f *streamFlight) Cancel() bool {
 	p := f.pool
 	p.mu.Lock()
+	defer p.unlock()
 	if f.state != waiting {
-		p.mu.Unlock()
 		return false
 	}
 	now := p.now()
@@ -314,8 +322,18 @@ func (f *streamFlight) Cancel() bool {
 	}
 	f.state, f.q, f.sink = cancelled, nil, nil
 	p.pumpLocked(now)
-	p.unlock()
 	return true
+}
+
+// Begun tells when the query was given to an open connection.
+func (f *streamFlight) Begun() time.Time {
+	p := f.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := f.conn; c != nil && c.conn != nil {
+		return p.base.Add(max(f.sent, c.born))
+	}
+	return time.Time{}
 }
 
 // Sent tells how the query went out.

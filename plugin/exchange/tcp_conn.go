@@ -34,13 +34,13 @@ func (c *streamConn) wornLocked(now time.Duration) bool {
 }
 
 // takeLocked books f on c.
-func (c *streamConn) takeLocked(f *streamFlight) {
+func (c *streamConn) takeLocked(f *streamFlight, now time.Duration) {
 	p := c.pool
 	id := uint16(p.cfg.Rand64())
 	for c.flights[id] != nil {
 		id = uint16(p.cfg.Rand64())
 	}
-	f.id, f.conn, f.onOpen, f.sentIt = id, c, c.conn != nil, false
+	f.id, f.conn, f.onOpen, f.sent, f.sentIt = id, c, c.conn != nil, now, false
 	c.flights[id] = f
 	c.pending = append(c.pending, f)
 	c.out++
@@ -107,25 +107,33 @@ func (c *streamConn) run() {
 		c.dialFailed(err)
 		return
 	}
-	p.mu.Lock()
-	if c.closed {
-		p.mu.Unlock()
+	if !c.open(conn) {
 		conn.Close()
 		return
+	}
+	p.cfg.Events.Sockets(p.proto, 1)
+	defer p.cfg.Events.Sockets(p.proto, -1)
+	c.lost(c.read())
+}
+
+// open has c use its connection, and reports whether anybody still wants it.
+func (c *streamConn) open(conn net.Conn) bool {
+	p := c.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if c.closed {
+		return false
 	}
 	c.conn, c.local = conn, conn.LocalAddr()
 	c.born = p.now()
 	c.used = c.born
-	c.timer = time.AfterFunc(p.cfg.Expire, c.tick)
+	c.timer = p.cfg.Recoverer.AfterFunc(p.cfg.Expire, "the timer of a connection", c.tick)
 	if len(c.pending) > 0 {
 		c.wakeWriter()
 	}
-	p.wg.Go(c.write)
+	p.cfg.Recoverer.Go(&p.wg, "writing to a connection", c.write, func() { c.lost(outcome.Local, errPanic) })
 	p.pumpLocked(c.born)
-	p.unlock()
-	p.cfg.Events.Sockets(p.proto, 1)
-	defer p.cfg.Events.Sockets(p.proto, -1)
-	c.lost(c.read())
+	return true
 }
 
 // dialFailed tells those who wait for c. Those in the queue wait on only if

@@ -113,27 +113,49 @@ func readFrame(r *bufio.Reader, buf []byte) ([]byte, error) {
 	return buf, err
 }
 
-// receive deals with one message.
+// receive deals with one message. One that makes it panic is lost.
 func (c *streamConn) receive(b []byte) {
 	p := c.pool
+	defer p.cfg.Recoverer.Recover("a message")
+	sink, rtt, keep, known := c.match(b)
+	switch {
+	case !known:
+		p.cfg.Events.Mismatched()
+		return
+	case sink == nil:
+		p.cfg.Events.Late(rtt)
+		return
+	}
+	r := Reply{Size: len(b), Proto: p.proto, Local: c.local, RTT: rtt}
+	if keep {
+		r.Wire = bytes.Clone(b)
+	}
+	var err error
+	if r.Msg, r.Kind, err = parse(b, false); err != nil {
+		r.Err = p.cfg.about(p.proto, err)
+	}
+	sink.Done(r)
+}
+
+// match finds the exchange that b belongs to, and ends it. The sink is nil
+// where nobody waits any more; keep says that the octets of b are wanted.
+func (c *streamConn) match(b []byte) (sink Sink, rtt time.Duration, keep, known bool) {
+	p := c.pool
 	p.mu.Lock()
+	defer p.unlock()
 	now := p.now()
 	f := c.belongsLocked(b)
 	if f == nil {
-		p.mu.Unlock()
-		p.cfg.Events.Mismatched()
-		return
+		return nil, 0, false, false
 	}
 	delete(c.flights, f.id)
-	rtt := now - f.sent
-	sink := f.sink
-	isLate := f.state == cancelled
-	keep := !isLate && f.q.Keep
-	if isLate {
+	rtt, sink = now-f.sent, f.sink
+	if f.state == cancelled {
 		c.owed--
 		f.state = late
 	} else {
 		c.out--
+		keep = f.q.Keep
 		f.state, f.q, f.sink = answered, nil, nil
 	}
 	c.replies++
@@ -143,21 +165,7 @@ func (c *streamConn) receive(b []byte) {
 	}
 	c.settleLocked(now)
 	p.pumpLocked(now)
-	local := c.local
-	p.unlock()
-	if isLate {
-		p.cfg.Events.Late(rtt)
-		return
-	}
-	r := Reply{Size: len(b), Proto: p.proto, Local: local, RTT: rtt}
-	if keep {
-		r.Wire = bytes.Clone(b)
-	}
-	var err error
-	if r.Msg, r.Kind, err = parse(b, false); err != nil {
-		r.Err = p.cfg.about(p.proto, err)
-	}
-	sink.Done(r)
+	return sink, rtt, keep, true
 }
 
 // belongsLocked returns the exchange that b is a reply to.

@@ -236,6 +236,48 @@ func TestTCPDial(t *testing.T) {
 	}
 }
 
+// TestTCPFreshDials holds that a fresh exchange does not wait for a connection
+// that should be there by now, while others do; and that many fresh ones share a new one.
+func TestTCPFreshDials(t *testing.T) {
+	inPipes(t, nil, func(t *testing.T, x *streamPool, n *pipeNet, ev *counts) {
+		stuck := make(chan struct{})
+		dial := x.dial
+		x.dial = func(ctx context.Context) (net.Conn, error) { // as a handshake that the peer does not answer
+			<-stuck
+			return nil, syscall.ETIMEDOUT
+		}
+		first, second := newSink(), newSink()
+		x.Start(query("a.example.org"), Options{}, first)
+		time.Sleep(freshDial)
+		synctest.Wait()
+		x.dial = dial
+		x.Start(query("b.example.org"), Options{}, second)
+		synctest.Wait()
+		if len(n.far) != 0 {
+			t.Error("a second connection, though nothing fresh was asked for")
+		}
+		var sinks [5]chanSink
+		for i := range sinks {
+			sinks[i] = newSink()
+			x.Start(query(fmt.Sprintf("n%d.example.org", i)), Options{Fresh: true}, sinks[i])
+		}
+		peer := <-n.far
+		for range sinks {
+			peer.reply(t, answer(peer.next(t)))
+		}
+		for _, s := range sinks {
+			wantKind(t, s.wait(t), outcome.OK)
+		}
+		if len(n.far) != 0 {
+			t.Error("a third connection")
+		}
+		first.none(t)
+		close(stuck)
+		wantKind(t, first.wait(t), outcome.Timeout)
+		wantKind(t, second.wait(t), outcome.Timeout)
+	})
+}
+
 func TestTCPGarbage(t *testing.T) {
 	for _, frame := range [][]byte{{0, 0}, {0, 11, 1, 2, 3}} {
 		inPipes(t, nil, func(t *testing.T, x *streamPool, n *pipeNet, _ *counts) {

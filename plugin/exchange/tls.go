@@ -67,13 +67,16 @@ func (d *tlsDialer) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // handshake makes a TLS connection of raw, or closes it.
-func (d *tlsDialer) handshake(ctx context.Context, raw net.Conn) (net.Conn, error) {
-	conn := tls.Client(raw, d.config)
-	err := conn.HandshakeContext(ctx)
-	if err == nil {
-		return conn, nil
+func (d *tlsDialer) handshake(ctx context.Context, raw net.Conn) (conn net.Conn, err error) {
+	defer func() {
+		if conn == nil { // after a panic too
+			raw.Close()
+		}
+	}()
+	client := tls.Client(raw, d.config)
+	if err = client.HandshakeContext(ctx); err == nil {
+		return client, nil
 	}
-	raw.Close()
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}

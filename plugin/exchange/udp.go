@@ -223,7 +223,7 @@ func (p *udpPool) open(worn *udpSocket, once bool) (*udpSocket, error) {
 		active = append(active, s)
 		p.active.Store(&active)
 	}
-	p.wg.Go(s.read)
+	p.cfg.Recoverer.Go(&p.wg, "reading from a UDP socket", s.read, s.panicked)
 	return s, nil
 }
 

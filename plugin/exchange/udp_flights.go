@@ -17,13 +17,13 @@ const (
 // the answer to another query.
 type udpFlight struct {
 	sock *udpSocket
+	sent time.Duration // since the pool began
 
 	// guarded by sock.mu
-	q     *Query        // nil once ended
-	sink  Sink          // nil once ended
-	sent  time.Duration // since the pool began
-	print uint32        // fingerprint of the question, once ended
-	size  uint16        // octets of the question, once ended
+	q     *Query // nil once ended
+	sink  Sink   // nil once ended
+	print uint32 // fingerprint of the question, once ended
+	size  uint16 // octets of the question, once ended
 	id    uint16
 	state flightState
 	held  bool // it could not be written

@@ -43,8 +43,9 @@ func (s *udpSocket) readOneByOne() error {
 	}
 }
 
-// receive deals with one datagram.
+// receive deals with one datagram. One that makes it panic is lost, as others are.
 func (s *udpSocket) receive(b []byte, now time.Duration) {
+	defer s.pool.cfg.Recoverer.Recover("a datagram")
 	sink, rtt, match := s.match(b, now)
 	switch match {
 	case matchReply:
@@ -92,8 +93,17 @@ const (
 
 // match finds the exchange that b belongs to, and ends it (RFC 5452, section 9.1).
 func (s *udpSocket) match(b []byte, now time.Duration) (sink Sink, rtt time.Duration, match udpMatch) {
-	shut := false
+	sink, rtt, match, shut := s.matchOne(b, now)
+	if shut {
+		s.shut()
+	}
+	return sink, rtt, match
+}
+
+// matchOne does so, and reports whether the socket is done.
+func (s *udpSocket) matchOne(b []byte, now time.Duration) (sink Sink, rtt time.Duration, match udpMatch, shut bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if f := s.belongsLocked(b); f == nil {
 		match = s.forgedLocked()
 	} else {
@@ -113,13 +123,9 @@ func (s *udpSocket) match(b []byte, now time.Duration) (sink Sink, rtt time.Dura
 		default:
 			match = matchDuplicate
 		}
-		shut = s.retired && s.settleLocked(now)
+		shut = s.settleLocked(now)
 	}
-	s.mu.Unlock()
-	if shut {
-		s.shut()
-	}
-	return sink, rtt, match
+	return sink, rtt, match, shut
 }
 
 // belongsLocked returns the flight, or the tombstone, that b is a reply to.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
@@ -14,6 +15,7 @@ import (
 type udpSocket struct {
 	pool     *udpPool
 	conn     net.Conn
+	raw      syscall.RawConn // of a real socket
 	local    net.Addr
 	born     time.Duration
 	lifetime time.Duration
@@ -48,13 +50,14 @@ func newUDPSocket(p *udpPool, conn net.Conn) *udpSocket {
 	s := &udpSocket{
 		pool:     p,
 		conn:     conn,
+		raw:      rawConn(conn),
 		local:    conn.LocalAddr(),
 		born:     now,
 		used:     now,
 		lifetime: minLifetime + time.Duration(p.cfg.Rand64()%uint64(minLifetime)),
 	}
 	s.mu.Lock() // the timer must not find a socket without a timer
-	s.timer = time.AfterFunc(p.cfg.Expire, s.tick)
+	s.timer = p.cfg.Recoverer.AfterFunc(p.cfg.Expire, "the timer of a UDP socket", s.tick)
 	s.mu.Unlock()
 	return s
 }
@@ -90,15 +93,28 @@ func (s *udpSocket) begin(q *Query, sink Sink, bits uint64, now time.Duration, m
 	return f, socketFine
 }
 
-// packets are buffers to write from.
-var packets = sync.Pool{New: func() any { return new([512]byte) }}
+// packet is a query to be written.
+type packet struct {
+	buf   [512]byte
+	wire  []byte
+	err   error
+	write func(fd uintptr) bool
+}
 
-// send writes the query of f. UDP writes do not block: what does not fit the
-// socket's buffer is an error.
+// packets outlive their queries.
+var packets = sync.Pool{New: func() any {
+	p := new(packet)
+	p.prepare()
+	return p
+}}
+
+// send writes the query of f. It does not wait until the socket can be written
+// to: a query for which there is no room ends with a fault of this host.
 func (s *udpSocket) send(f *udpFlight, q *Query, noEDNS bool) {
-	buf := packets.Get().(*[512]byte)
-	_, err := s.conn.Write(q.AppendTo(buf[:0], f.id, noEDNS))
-	packets.Put(buf)
+	p := packets.Get().(*packet)
+	p.wire = q.AppendTo(p.buf[:0], f.id, noEDNS)
+	err := p.writeTo(s)
+	packets.Put(p)
 	if err == nil {
 		return
 	}
@@ -118,40 +134,44 @@ func (s *udpSocket) send(f *udpFlight, q *Query, noEDNS bool) {
 
 // endOne tells the sink of f, unless it has been told.
 func (s *udpSocket) endOne(f *udpFlight, kind outcome.Kind, err error) {
-	s.mu.Lock()
-	if f.state != waiting {
-		s.mu.Unlock()
+	sink, shut := s.drop(f, answered)
+	if sink == nil {
 		return
 	}
-	sink := f.sink
-	f.end(answered)
-	s.out--
-	shut := s.settleLocked(s.pool.now())
-	s.mu.Unlock()
 	sink.Done(Reply{Kind: kind, Proto: UDP, Local: s.local, Err: err})
 	if shut {
 		s.shut()
 	}
 }
 
+// drop ends f, and returns its sink, nil where it has ended already, and
+// whether the socket is done.
+func (s *udpSocket) drop(f *udpFlight, state flightState) (sink Sink, shut bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.state != waiting {
+		return nil, false
+	}
+	sink = f.sink
+	f.end(state)
+	s.out--
+	if state == cancelled {
+		s.owed++
+	}
+	return sink, s.settleLocked(s.pool.now())
+}
+
 // Cancel gives the exchange up.
 func (f *udpFlight) Cancel() bool {
-	s := f.sock
-	s.mu.Lock()
-	if f.state != waiting {
-		s.mu.Unlock()
-		return false
-	}
-	f.end(cancelled)
-	s.out--
-	s.owed++
-	shut := s.retired && s.settleLocked(s.pool.now())
-	s.mu.Unlock()
+	sink, shut := f.sock.drop(f, cancelled)
 	if shut {
-		s.shut()
+		f.sock.shut()
 	}
-	return true
+	return sink != nil
 }
+
+// Begun tells when the query was booked on the socket, which is when it was written.
+func (f *udpFlight) Begun() time.Time { return f.sock.pool.base.Add(f.sent) }
 
 // Sent tells how the query went out.
 func (f *udpFlight) Sent() (Sent, bool) {
@@ -240,33 +260,45 @@ func (s *udpSocket) shut() {
 
 // fail closes the socket and tells all who wait.
 func (s *udpSocket) fail(kind outcome.Kind, err error) {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	sinks, now := s.close()
+	if !now {
 		return
 	}
-	s.closed, s.retired = true, true
-	fs := s.flights.waiting()
-	sinks := make([]Sink, len(fs))
-	for i, f := range fs {
-		sinks[i] = f.sink
-		f.end(answered)
-	}
-	s.out = 0
-	s.mu.Unlock()
 	s.shut()
 	for _, sink := range sinks {
 		sink.Done(Reply{Kind: kind, Proto: UDP, Local: s.local, Err: err})
 	}
 }
 
+// close marks the socket closed, and returns the sinks of all who wait;
+// now is false where it was closed before.
+func (s *udpSocket) close() (sinks []Sink, now bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, false
+	}
+	s.closed, s.retired = true, true
+	for _, f := range s.flights.waiting() {
+		sinks = append(sinks, f.sink)
+		f.end(answered)
+	}
+	s.out = 0
+	return sinks, true
+}
+
 // failed turns a read error into the end of the socket.
 func (s *udpSocket) failed(err error) {
-	if errors.Is(err, net.ErrClosed) {
-		err = errClosed
-		s.fail(outcome.Cancelled, s.pool.cfg.about(UDP, err))
+	if errors.Is(err, net.ErrClosed) { // as all sockets end
+		s.fail(outcome.Cancelled, s.pool.cfg.about(UDP, errClosed))
 		return
 	}
 	s.pool.cfg.tellFault(err)
 	s.fail(outcome.FromError(err), s.pool.cfg.about(UDP, err))
+}
+
+// panicked ends the socket after a panic of its reader.
+func (s *udpSocket) panicked() {
+	defer s.conn.Close()
+	s.fail(outcome.Local, s.pool.cfg.about(UDP, errPanic))
 }

@@ -24,6 +24,7 @@ type instant struct {
 type answeredCall struct{}
 
 func (answeredCall) Cancel() bool                { return false }
+func (answeredCall) Begun() time.Time            { return time.Time{} }
 func (answeredCall) Sent() (exchange.Sent, bool) { return exchange.Sent{}, true }
 
 func (s *instant) Start(_ *exchange.Query, _ exchange.Options, sink exchange.Sink) exchange.Handle {

@@ -43,7 +43,7 @@ func (w *walk) stillOpen(a *upstream.Attempt) bool {
 // what seemed lost.
 func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
 	watch := w.watch()
-	if w.pending == 0 {
+	if w.pending == 0 && !w.hasSpare() {
 		if watch != nil {
 			watch.Over()
 		}
@@ -53,15 +53,7 @@ func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
 		w.noteLate(by)
 	}
 	learn := w.lesson(by, k)
-	for ; len(w.results) > 0; w.pending-- {
-		r := <-w.results
-		if watch != nil {
-			watch.Ended(r.Attempt, r.Reply)
-		}
-		if learn != nil {
-			learn(r.Attempt, r.Reply)
-		}
-	}
+	w.learnNow(learn)
 	after := learn
 	if watch != nil {
 		watch.Over()
@@ -82,6 +74,23 @@ func (w *walk) abandon(by *upstream.Attempt, k outcome.Kind) {
 	for len(w.results) > 0 { // meanwhile
 		if r := <-w.results; after != nil {
 			after(r.Attempt, r.Reply)
+		}
+	}
+}
+
+// learnNow learns from the replies that there are: one that was put by and not
+// needed, and those that have come meanwhile. learn may be nil.
+func (w *walk) learnNow(learn func(a *upstream.Attempt, r exchange.Reply)) {
+	if learn != nil && w.hasSpare() {
+		learn(w.spare.Attempt, w.spare.Reply)
+	}
+	for ; len(w.results) > 0; w.pending-- {
+		r := <-w.results
+		if watch := w.watch(); watch != nil {
+			watch.Ended(r.Attempt, r.Reply)
+		}
+		if learn != nil {
+			learn(r.Attempt, r.Reply)
 		}
 	}
 }
@@ -107,7 +116,7 @@ func (w *walk) noteLate(by *upstream.Attempt) {
 	}
 	now := time.Now()
 	for _, a := range w.tries {
-		if a.Index != by.Index && w.open(a.Index) && now.Sub(a.SentAt) >= a.Upstream.LateAfter() && !a.Options.TCP {
+		if a.Index != by.Index && a != w.spare.Attempt && w.open(a.Index) && !now.Before(a.LateAt(a.Upstream.LateAfter())) && !a.Options.TCP {
 			w.f.table.Failed(now, w.req.Key.Name, a.Index)
 		}
 	}
@@ -211,9 +220,12 @@ func (w *walk) names(s zones.Set) string {
 	return b.String()
 }
 
-// giveUp ends the walk with the best there is: a denial that nobody could
-// check, a truncated reply, an upstream's own failure, or SERVFAIL.
+// giveUp ends the walk with the best there is: the reply of a trial, a denial
+// that nobody could check, a truncated reply, an upstream's own failure, or SERVFAIL.
 func (w *walk) giveUp(now time.Time) bool {
+	if w.hasSpare() && w.useSpare(now) {
+		return true
+	}
 	switch {
 	case w.held.by != nil:
 		return w.passDenial(now)

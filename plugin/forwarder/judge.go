@@ -26,11 +26,20 @@ const cutWait = time.Second
 // Result implements race.Contest: a result came in.
 func (w *walk) Result(now time.Time, r upstream.Result) bool {
 	w.pending--
+	if watch := w.watch(); watch != nil {
+		watch.Ended(r.Attempt, r.Reply)
+	}
+	if w.spares(now, r) {
+		w.spare = r
+		return false
+	}
+	return w.take(now, r)
+}
+
+// take draws the conclusions from a result.
+func (w *walk) take(now time.Time, r upstream.Result) bool {
 	w.cause = Retry
 	a, reply := r.Attempt, r.Reply
-	if watch := w.watch(); watch != nil {
-		watch.Ended(a, reply)
-	}
 	switch k := reply.Kind; {
 	case reply.Msg != nil && slices.Contains(w.f.cfg.Failover, reply.Msg.Rcode):
 		return w.failedBy(now, a, reply)
@@ -108,9 +117,6 @@ func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	if r.Kind == outcome.NoData {
 		w.typed |= zones.Of(a.Index)
 	}
-	if w.f.cfg.Trust && a.Trial && w.pending > 0 {
-		return false // the first attempt is the one that is trusted
-	}
 	if w.f.cfg.Trust || len(w.f.cfg.Upstreams) == 1 || dnsmsg.Filtered(r.Msg) {
 		w.learnOK(now, a)
 		return w.finish(a, r)
@@ -130,6 +136,9 @@ func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 		h.credible = h.credible || w.held.credible
 	}
 	w.held = h
+	if w.hasSpare() {
+		return w.useSpare(now)
+	}
 	return w.verify(now)
 }
 
@@ -212,12 +221,13 @@ func (w *walk) truncatedBy(now time.Time, a *upstream.Attempt, r exchange.Reply)
 	return false
 }
 
-// wantsMore reports whether the client can take more than the upstream put
-// into the datagram: it came by a stream, or has a larger buffer than we
-// announced, or than the upstream, which does not speak EDNS, could know of.
+// wantsMore reports whether the rest is to be asked for by TCP: as prefer_udp
+// has it, and where the client can take more than the upstream put into the
+// datagram, since it came by a stream, or has a larger buffer than we announced,
+// or than the upstream, which does not speak EDNS, could know of.
 func (w *walk) wantsMore(a *upstream.Attempt, r exchange.Reply) bool {
 	k := &w.req.Key
-	if k.Stream || k.Size > dnsmsg.UDPSize || a.Upstream.TCPDown(w.start) {
+	if w.f.cfg.PreferUDP || k.Stream || k.Size > dnsmsg.UDPSize || a.Upstream.TCPDown(w.start) {
 		return true // in the last case the client will ask again by TCP, which is to go to another upstream
 	}
 	return (a.Options.NoEDNS || r.Msg.IsEdns0() == nil) && k.Size > dns.MinMsgSize
@@ -240,9 +250,16 @@ func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 		}
 		return w.verify(now)
 	}
+	return w.goOn(now, a, r)
+}
+
+// goOn asks the next one after a failure, takes what was put by, or gives up.
+func (w *walk) goOn(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
 	switch {
 	case a.Trial && w.pending > 0:
 		return false
+	case w.spareIsNext():
+		return w.useSpare(now)
 	case w.waitsForFit() || w.launchNext(now):
 		return false
 	case w.pending > 0:
@@ -250,6 +267,8 @@ func (w *walk) failedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 			w.lateAt = now // the others are late already
 		}
 		return false
+	case w.hasSpare():
+		return w.useSpare(now)
 	case w.lastResort(now, r.Kind):
 		return false
 	}

@@ -267,6 +267,7 @@ func TestTruncated(t *testing.T) {
 		"the upstream had no EDNS":        {nil, size(1232), byTCP(good, bare), outcome.OK, []string{name, name + " tcp"}},
 		"the client came by TCP":          {nil, stream, byTCP(good, cut), outcome.OK, []string{name + " tcp"}},
 		"TCP client, UDP preferred":       {func(c *Config) { c.PreferUDP = true }, stream, byTCP(good, cut), outcome.OK, []string{name, name + " tcp"}},
+		"UDP client, UDP preferred":       {func(c *Config) { c.PreferUDP = true }, size(1232), byTCP(good, cut), outcome.OK, []string{name, name + " tcp"}},
 		"UDP client, TCP forced":          {func(c *Config) { c.ForceTCP = true }, size(512), byTCP(good, cut), outcome.OK, []string{name + " tcp"}},
 		"TCP forced, UDP preferred":       {func(c *Config) { c.ForceTCP, c.PreferUDP = true, true }, size(512), byTCP(good, cut), outcome.OK, []string{name + " tcp"}},
 		"TCP does not work":               {nil, size(4096), byTCP(says(outcome.ConnRefused, 0), cut), outcome.Truncated, []string{name, name + " tcp"}},

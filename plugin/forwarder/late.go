@@ -48,7 +48,7 @@ func (w *walk) Due(now time.Time) bool {
 		return w.checkVerifiers(now)
 	}
 	if !w.lateAt.IsZero() && !now.Before(w.lateAt) {
-		w.late(now)
+		return w.late(now)
 	}
 	return false
 }
@@ -79,24 +79,34 @@ func (w *walk) lifeSeen() bool {
 }
 
 // late makes the next attempt: the ones under way are late.
-func (w *walk) late(now time.Time) {
+func (w *walk) late(now time.Time) (over bool) {
 	w.cause = Hedge
-	if w.held.by != nil {
-		w.lateVerifier(now)
-		return
+	if at := w.last.LateAt(w.lateIn); at.After(now) && w.last.Patience() > 0 { // it had to wait for a connection
+		w.lateAt = at
+		return false
 	}
-	if w.pending == 0 { // the pause after a fault of this host is over
+	switch {
+	case w.hasSpare():
+		return w.useSpare(now)
+	case w.held.by != nil:
+		w.lateVerifier(now)
+	case w.pending == 0: // the pause after a fault of this host is over
 		w.cause = Retry
 		w.resume(now)
-		return
-	}
-	if w.spent() {
+	case w.spent():
 		w.lateAt = time.Time{}
-		return
+	default:
+		w.hedge(now)
 	}
-	forced := w.lastSent.Add(w.usual() + forceAfter)
-	if w.long.Before(forced) && (w.long.After(w.lastSent) || w.hasUntried(selector.Failing, -1)) {
-		forced = w.long // attempts in between do not begin the wait anew
+	return false
+}
+
+// hedge makes the next attempt, if the budget or the time that has gone by allow it.
+func (w *walk) hedge(now time.Time) {
+	sent := w.last.SentAt
+	forced := sent.Add(w.last.Usual() + forceAfter)
+	if long := w.longAt(); long.Before(forced) && (long.After(sent) || w.hasUntried(selector.Failing, -1)) {
+		forced = long // attempts in between do not begin the wait anew
 	}
 	if now.Before(forced) && !w.f.hedges.Take() {
 		w.f.cfg.Observer.Hedge(HedgeDenied)
@@ -125,15 +135,13 @@ func (w *walk) resume(now time.Time) {
 	w.launch(now, c.Index, exchange.Options{TCP: tcp}) // there was room before the pause
 }
 
-// usual is the round trip of the upstream asked last.
-func (w *walk) usual() time.Duration {
-	return w.tries[len(w.tries)-1].Upstream.SRTT()
-}
+// longAt is when the query has waited for as long as a fault may cost: later
+// where the first attempt had to wait for a connection.
+func (w *walk) longAt() time.Time { return w.long.Add(w.tries[0].Patience()) }
 
-// waitedLong reports whether the query has waited for longer than a fault may
-// cost, and somebody is left to be asked.
+// waitedLong reports whether that is now, and somebody is left to be asked.
 func (w *walk) waitedLong(now time.Time) bool {
-	return !now.Before(w.long) && w.hasUntried(selector.Failing, -1)
+	return !now.Before(w.longAt()) && w.hasUntried(selector.Failing, -1)
 }
 
 // hasUntried reports whether an upstream of at most that rank has not been
@@ -166,12 +174,23 @@ func (w *walk) resend(now time.Time) {
 	c := w.order[w.resent%w.fits()]
 	u := w.up(c.Index)
 	opt := exchange.Options{Fresh: true, NoEDNS: w.resent == 0 && !w.req.Key.DO}
-	if u.Transport() == "dns" && !u.TCPDown(now) && (len(w.order) > 1 || w.resent > 0) {
+	if u.Transport() == "dns" && !u.TCPDown(now) && (len(w.order) > 1 || w.resent > 0) && !w.connecting(c.Index) {
 		opt.TCP, opt.Fresh = true, false
 	}
 	if !w.launch(now, c.Index, opt) {
 		w.lateAt = time.Time{}
 	}
+}
+
+// connecting reports whether an attempt waits for a connection to upstream i:
+// another by TCP would wait for the same one.
+func (w *walk) connecting(i int) bool {
+	for _, a := range w.tries {
+		if a.Index == i && a.Options.TCP && a.Waiting() {
+			return true
+		}
+	}
+	return false
 }
 
 // fits counts the upstreams of the best rank in the order, at least one.
@@ -194,7 +213,7 @@ func (w *walk) lateVerifier(now time.Time) {
 			continue
 		}
 		u.AskProbe()
-		tcp := u.Transport() == "dns" && !u.TCPDown(now) && u.Loss() >= lossy
+		tcp := u.Transport() == "dns" && !u.TCPDown(now) && u.Loss() >= lossy && !w.connecting(i)
 		if w.launch(now, i, exchange.Options{TCP: tcp, Fresh: !tcp}) {
 			w.f.cfg.Observer.Hedge(HedgeSent)
 		}

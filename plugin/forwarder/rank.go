@@ -37,10 +37,11 @@ func (f *Forwarder) Survey(now time.Time, name string, tcp bool) (eligible zones
 // candidates appends to cs the eligible upstreams with their ranks, for a query
 // that goes by TCP or not, and of whose name v is known.
 func (f *Forwarder) candidates(cs []selector.Candidate, now time.Time, eligible zones.Set, v zones.View, tcp bool) []selector.Candidate {
+	strict := f.cfg.Policy.Strict() // then one that is new keeps its place, unless it has left a probe unanswered
 	for i, u := range f.cfg.Upstreams {
 		if eligible.Has(i) {
 			cs = append(cs, selector.Candidate{Index: i, Cost: u.Expected(), Rank: selector.RankOf(selector.Subject{
-				Index: i, State: u.State(), Heard: u.EverHeard(), Replies: u.Replies(), NoTCP: tcp && u.TCPDown(now),
+				Index: i, State: u.State(), Heard: u.EverHeard() || strict && !u.Silent(), Replies: u.Replies(), NoTCP: tcp && u.TCPDown(now),
 			}, v)})
 		}
 	}

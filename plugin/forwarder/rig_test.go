@@ -92,14 +92,23 @@ func within(zone string, in, out behaviour) behaviour {
 
 // server is an exchange.Exchanger with a behaviour.
 type server struct {
-	mu    sync.Mutex
-	does  behaviour
-	asked []string // names, with how they were sent
+	mu      sync.Mutex
+	does    behaviour
+	asked   []string      // names, with how they were sent
+	connect time.Duration // for so long a query by TCP waits for a connection
 }
 
 type call struct {
 	once *sync.Once
 	stop func() bool
+	sent time.Time
+}
+
+func (c call) Begun() time.Time {
+	if time.Now().Before(c.sent) {
+		return time.Time{}
+	}
+	return c.sent
 }
 
 // warm is a query that is of no further interest.
@@ -137,13 +146,16 @@ func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Si
 		how += " plain"
 	}
 	s.mu.Lock()
-	does := s.does
+	does, wait := s.does, time.Duration(0)
+	if opt.TCP {
+		wait = s.connect
+	}
 	s.asked = append(s.asked, how)
 	s.mu.Unlock()
 	r, after := does(m, opt)
-	c := call{once: new(sync.Once)}
+	c := call{once: new(sync.Once), sent: time.Now().Add(wait)}
 	if after != never {
-		c.stop = time.AfterFunc(after, func() { c.once.Do(func() { sink.Done(r) }) }).Stop
+		c.stop = time.AfterFunc(wait+after, func() { c.once.Do(func() { sink.Done(r) }) }).Stop
 	}
 	return c
 }

@@ -46,14 +46,16 @@ type walk struct {
 	kinds   []outcome.Kind // of failed
 	refused zones.Set
 	denied  zones.Set
-	typed   zones.Set // of denied: those that denied the type alone
-	soft    *held     // the last reply that says failure
-	cut     *held     // the last truncated reply
+	typed   zones.Set       // of denied: those that denied the type alone
+	soft    *held           // the last reply that says failure
+	cut     *held           // the last truncated reply
+	spare   upstream.Result // of a trial, put by
 
-	lastSent time.Time
-	lateAt   time.Time // when the next attempt is due; zero: none
-	checkAt  time.Time // when the wait for verifiers is looked at again; zero: none
-	long     time.Time // when it has waited for as long as a fault may cost
+	last     *upstream.Attempt // the last that was launched
+	lateIn   time.Duration     // after its sending it is late
+	lateAt   time.Time         // when the next attempt is due; zero: none
+	checkAt  time.Time         // when the wait for verifiers is looked at again; zero: none
+	long     time.Time         // when it has waited for as long as a fault may cost, but for connecting
 	deadline time.Time
 	lived    bool // there was a sign of life when it was asked for
 
@@ -186,13 +188,14 @@ func (w *walk) launch(now time.Time, i int, opt exchange.Options) bool {
 		w.resent++
 	}
 	opt.NoRedial = w.hasUntried(selector.Fit, i)
-	w.send(now, &upstream.Attempt{Index: i, Options: opt})
-	w.lastSent = now
+	w.last = &upstream.Attempt{Index: i, Options: opt}
+	w.send(now, w.last)
 	late := w.up(i).LateAfter()
 	if len(w.tries) > 1 && w.up(i).SRTT() == 0 {
 		late /= 2 // nothing known of it, and some time is gone
 	}
-	w.lateAt = now.Add(late << max(w.resent-1, 0))
+	w.lateIn = late << max(w.resent-1, 0)
+	w.lateAt = now.Add(w.lateIn)
 	return true
 }
 

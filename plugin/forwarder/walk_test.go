@@ -250,6 +250,35 @@ func TestHedgeAlone(t *testing.T) {
 	}, silent)
 }
 
+// TestHedgeConnecting holds that a query which waits for a connection is hedged
+// no sooner than connecting takes, and soon where there is no connecting.
+func TestHedgeConnecting(t *testing.T) {
+	for name, tc := range map[string]struct {
+		connect time.Duration
+		does    behaviour
+		within  [2]time.Duration
+		by      int
+	}{
+		"connects":            {10 * ms, good, [2]time.Duration{20 * ms, 20 * ms}, 0},
+		"connects slowly":     {20 * ms, good, [2]time.Duration{30 * ms, 30 * ms}, 0},
+		"connects to nowhere": {time.Hour, silent, [2]time.Duration{40 * ms, 250 * ms}, 1},
+		"connects to silence": {10 * ms, silent, [2]time.Duration{30 * ms, 250 * ms}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(c *Config) { c.ForceTCP = true }, func(t *testing.T, r *rig) {
+				r.servers[0].connect = tc.connect
+				a, took := r.ask(request("www.example.org."))
+				if a.Kind != outcome.OK || took < tc.within[0] || took > tc.within[1] || a.Upstream != to(tc.by) || a.Attempts != 1+tc.by {
+					t.Errorf("%+v after %s, want upstream %d within %v", a, took, tc.by, tc.within)
+				}
+				if got := r.hedges[HedgeSent]; got != tc.by {
+					t.Errorf("%d hedges", got)
+				}
+			}, tc.does, good)
+		})
+	}
+}
+
 // TestHedgeBudget holds that an overload is not fed.
 func TestHedgeBudget(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {

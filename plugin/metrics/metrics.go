@@ -46,6 +46,7 @@ type Metrics struct {
 	faults     [outcome.FaultCount]prometheus.Counter
 	coalesced  prometheus.Counter
 	rejects    prometheus.Counter
+	panics     prometheus.Counter
 	allEjected prometheus.Counter
 	lists      *prometheus.CounterVec
 	collector  *collector
@@ -85,6 +86,7 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 		proxies:    newProxies(reg, o),
 		coalesced:  counter("coalesced_queries_total", "Counter of queries that waited for the answer to an equal one.").WithLabelValues(),
 		rejects:    counter("max_concurrent_rejects_total", "Counter of queries refused because too many were in flight.").WithLabelValues(),
+		panics:     counter("panics_total", "Counter of panics that were recovered.").WithLabelValues(),
 		allEjected: counter("all_ejected_queries_total", "Counter of queries that came while all upstreams were ejected.").WithLabelValues(),
 		lists:      counter("list_reloads_total", "Counter of times that a list of upstreams was read or looked up and had changed, or that this failed, per source and result.", "source", "result"),
 		collector:  newCollector(o.Namespace),
@@ -165,6 +167,9 @@ func (m *Metrics) Coalesced() { m.coalesced.Inc() }
 
 // AllEjected implements forwarder.Observer.
 func (m *Metrics) AllEjected() { m.allEjected.Inc() }
+
+// Panicked counts a panic that was recovered.
+func (m *Metrics) Panicked() { m.panics.Inc() }
 
 // Disputed implements forwarder.Observer.
 func (m *Metrics) Disputed(to string) {

@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 )
 
 // Summary makes one line for the log of many findings: a minute after the first
 // one that a client would have noticed, and no line while there is none. Its
 // methods may be called concurrently. Make it with NewSummary.
 type Summary struct {
-	log func(line string)
+	log       func(line string)
+	recoverer *recovery.Recoverer
 
 	mu     sync.Mutex
 	timer  *time.Timer // nil: nothing to tell
@@ -36,9 +38,9 @@ type culprit struct {
 const SummaryEvery = time.Minute
 
 // NewSummary returns a summary that gives its lines to log, which must not
-// call back.
-func NewSummary(log func(line string)) *Summary {
-	return &Summary{log: log, by: make(map[culprit]int)}
+// call back. r recovers the timer; nil: a panic ends the process.
+func NewSummary(log func(line string), r *recovery.Recoverer) *Summary {
+	return &Summary{log: log, recoverer: r, by: make(map[culprit]int)}
 }
 
 // noticed reports whether a client would have noticed the difference. Some
@@ -56,7 +58,7 @@ func (s *Summary) Add(f Finding, to string) {
 			return
 		}
 		s.began = time.Now()
-		s.timer = time.AfterFunc(SummaryEvery, s.Flush)
+		s.timer = s.recoverer.AfterFunc(SummaryEvery, "the summary", s.Flush)
 	}
 	s.counts[f.Verdict]++
 	if _, told := phrases[f.Verdict]; told {

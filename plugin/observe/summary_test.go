@@ -85,7 +85,7 @@ func TestSummary(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					got = append(got, time.Since(start).String()+" "+line)
-				})
+				}, nil)
 				for _, g := range tc.found {
 					time.Sleep(g.at - time.Since(start))
 					for range g.n {
@@ -107,7 +107,7 @@ func TestSummary(t *testing.T) {
 func TestSummaryFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines := 0
-		s := NewSummary(func(string) { lines++ })
+		s := NewSummary(func(string) { lines++ }, nil)
 		s.Add(Finding{Verdict: Retried, Kind: outcome.Refused}, "192.0.2.1:53")
 		time.Sleep(time.Second)
 		s.Flush()

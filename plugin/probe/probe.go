@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 
 	"github.com/miekg/dns"
@@ -21,11 +22,14 @@ import (
 // PerSecond bounds the probes of a pool.
 const PerSecond = 10
 
+// mostShift is how often the interval doubles at the most.
+const mostShift = 2
+
 // Config is what a Prober needs to know.
 type Config struct {
 	// Upstreams are those to be probed.
 	Upstreams []*upstream.Upstream
-	// Interval is between probes of one upstream; it grows to four times this while they fail.
+	// Interval is between probes of one upstream. It grows to four times this while they get no reply, and while an upstream that replies is not asked anything.
 	Interval time.Duration
 	// Domain is the name asked for.
 	Domain string
@@ -33,18 +37,21 @@ type Config struct {
 	NoRec bool
 	// TCP probes plain DNS upstreams by TCP.
 	TCP bool
+	// Recoverer recovers rounds; nil: a panic ends the process.
+	Recoverer *recovery.Recoverer
 }
 
 // Prober probes. Make it with New, and run it.
 type Prober struct {
-	cfg   Config
-	query exchange.Query
-	wake  chan struct{}
-	last  []time.Time
-	tries []int // since the upstream was last well
-	spent int
-	first int // upstream to begin with
-	from  time.Time
+	cfg    Config
+	query  exchange.Query
+	wake   chan struct{}
+	last   []time.Time
+	tries  []int // since the upstream was last well
+	missed []int // those of them, in a row, since which nothing has been heard
+	spent  int
+	first  int // upstream to begin with
+	from   time.Time
 }
 
 // New returns a prober.
@@ -58,7 +65,7 @@ func New(cfg Config) (*Prober, error) {
 	}
 	return &Prober{
 		cfg: cfg, query: exchange.Query{Wire: wire, QuestionEnd: len(wire)}, wake: make(chan struct{}, 1),
-		last: make([]time.Time, len(cfg.Upstreams)), tries: make([]int, len(cfg.Upstreams)),
+		last: make([]time.Time, len(cfg.Upstreams)), tries: make([]int, len(cfg.Upstreams)), missed: make([]int, len(cfg.Upstreams)),
 	}, nil
 }
 
@@ -82,12 +89,18 @@ func (p *Prober) Run(ctx context.Context) {
 		case <-p.wake:
 		case <-timer.C:
 		}
-		if next := p.round(time.Now()); next > 0 {
+		if next := p.safeRound(time.Now()); next > 0 {
 			timer.Reset(next)
 		} else {
 			timer.Stop()
 		}
 	}
+}
+
+// safeRound is round; after one that panics it is time for the next in an interval.
+func (p *Prober) safeRound(now time.Time) (next time.Duration) {
+	defer p.cfg.Recoverer.Recover("a round of probes", func() { next = p.cfg.Interval })
+	return p.round(now)
 }
 
 // round sends what is due, and returns when to look again; 0: when woken.
@@ -109,7 +122,10 @@ func (p *Prober) round(now time.Time) time.Duration {
 			p.tries[i] = 0
 			continue
 		}
-		if wait := p.every(i, u) - now.Sub(p.last[i]); wait > 0 {
+		if u.Heard(p.last[i]) {
+			p.missed[i] = 0
+		}
+		if wait := p.every(now, i, u) - now.Sub(p.last[i]); wait > 0 {
 			soonest(wait)
 			continue
 		}
@@ -121,17 +137,25 @@ func (p *Prober) round(now time.Time) time.Duration {
 		p.spent++
 		p.last[i] = now
 		p.tries[i]++
+		p.missed[i]++
 		u.Probed()
 		u.Send(now, &p.query, &upstream.Attempt{Index: i, Probe: true, Options: exchange.Options{TCP: p.cfg.TCP || u.ProbeByTCP(now, p.tries[i]), NoEDNS: true}}, nil)
-		soonest(p.every(i, u))
+		soonest(min(p.every(now, i, u), p.cfg.Interval)) // it may have been heard by then
 	}
 	return next
 }
 
 // every is the interval for an upstream now.
-func (p *Prober) every(i int, u *upstream.Upstream) time.Duration {
-	if u.Wanted() {
-		return p.cfg.Interval / 5
+func (p *Prober) every(now time.Time, i int, u *upstream.Upstream) time.Duration {
+	missed, alive := p.missed[i], u.State() == upstream.HalfOpen || u.State() == upstream.Healthy
+	if u.TCPAlone(now) || alive && u.UDPLeftOut(now) { // replies by the one say nothing of the other
+		missed = p.tries[i]
 	}
-	return p.cfg.Interval << min(max(p.tries[i]-4, 0)/4, 2)
+	switch {
+	case u.Wanted():
+		return p.cfg.Interval / 5
+	case missed == 0 && p.tries[i] > 0 && alive: // the rest is up to queries
+		return p.cfg.Interval << mostShift
+	}
+	return p.cfg.Interval << min(max(missed-4, 0)/4, mostShift)
 }

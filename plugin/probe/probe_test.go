@@ -13,6 +13,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
 
@@ -25,6 +26,8 @@ type server struct {
 	asked   []time.Time
 	query   exchange.Query
 	opt     exchange.Options
+	panics  bool
+	noUDP   bool // what goes by UDP is not answered
 }
 
 func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Sink) exchange.Handle {
@@ -32,10 +35,17 @@ func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Si
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, time.Now())
 	s.query, s.opt = *q, opt
-	if !s.answers {
+	if s.panics {
+		panic("server")
+	}
+	if !s.answers || s.noUDP && !opt.TCP {
 		return s
 	}
-	return handle{time.AfterFunc(5*ms, func() { sink.Done(exchange.Reply{Kind: outcome.OK, Msg: new(dns.Msg), RTT: 5 * ms}) })}
+	r := exchange.Reply{Kind: outcome.OK, Msg: new(dns.Msg), RTT: 5 * ms}
+	if opt.TCP {
+		r.Proto = exchange.TCP
+	}
+	return handle{time.AfterFunc(5*ms, func() { sink.Done(r) }), time.Now()}
 }
 
 func (*server) Cancel() bool { return true }
@@ -43,7 +53,18 @@ func (*server) Close()       {}
 
 func (*server) Sent() (exchange.Sent, bool) { return exchange.Sent{}, true }
 
-type handle struct{ *time.Timer }
+func (s *server) Begun() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[len(s.asked)-1]
+}
+
+type handle struct {
+	*time.Timer
+	sent time.Time
+}
+
+func (h handle) Begun() time.Time { return h.sent }
 
 func (h handle) Cancel() bool              { return h.Stop() }
 func (handle) Sent() (exchange.Sent, bool) { return exchange.Sent{}, true }
@@ -52,6 +73,12 @@ func (s *server) set(answers bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers = answers
+}
+
+func (s *server) setUDP(answers bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noUDP = !answers
 }
 
 // since returns when the server was asked, from begin on.
@@ -253,6 +280,137 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
+// TestBackAgain holds that the interval is short again once something has been heard, though no query has been answered: so that the
+// next way back is short too.
+func TestBackAgain(t *testing.T) {
+	run(t, 1, nil, func(_ *Prober, ups []*upstream.Upstream, servers []*server) {
+		becomes := func(want upstream.State) time.Duration {
+			begin := time.Now()
+			for ups[0].State() != want && time.Since(begin) < time.Minute {
+				time.Sleep(ms)
+			}
+			return time.Since(begin)
+		}
+		time.Sleep(30 * time.Second)
+		for range 3 {
+			servers[0].set(true)
+			if d := becomes(upstream.HalfOpen); d > 2100*ms {
+				t.Errorf("half-open after %s", d)
+			}
+			begin := time.Now()
+			time.Sleep(20 * time.Second) // nobody asks anything
+			if n := len(servers[0].since(begin)); n < 9 || n > 11 {
+				t.Errorf("%d probes in 20 s of one that replies and is not asked, want one each 2 s", n)
+			}
+			servers[0].set(false)
+			becomes(upstream.Suspect)
+			servers[0].set(true)
+			if d := becomes(upstream.HalfOpen); d > 600*ms {
+				t.Errorf("half-open again after %s, want one interval", d)
+			}
+			servers[0].set(false)
+			time.Sleep(30 * time.Second)
+		}
+	})
+}
+
+// TestProbesForUDP holds that probes come at the short interval where queries are answered by TCP, which says nothing of UDP.
+func TestProbesForUDP(t *testing.T) {
+	run(t, 1, nil, func(_ *Prober, ups []*upstream.Upstream, servers []*server) {
+		servers[0].set(true)
+		time.Sleep(time.Second)
+		ask(ups[0])
+		servers[0].setUDP(false)
+		for range 3 {
+			ask(ups[0])
+		}
+		time.Sleep(time.Second)
+		askTCP := func() {
+			ups[0].Send(time.Now(), &exchange.Query{}, &upstream.Attempt{Options: exchange.Options{TCP: true}}, nil)
+			time.Sleep(10 * ms)
+		}
+		for range 5 {
+			askTCP()
+		}
+		if s := ups[0].Snapshot(); !s.NoUDP || s.State != "healthy" {
+			t.Fatalf("%+v, want queries to go by TCP", s)
+		}
+		servers[0].mu.Lock()
+		servers[0].asked = nil
+		servers[0].mu.Unlock()
+		for range 200 {
+			askTCP()
+		}
+		servers[0].mu.Lock()
+		if n := len(servers[0].asked) - 200; n < 3 || n > 5 {
+			t.Errorf("%d probes in 2 s, want the short interval", n)
+		}
+		servers[0].mu.Unlock()
+		servers[0].setUDP(true)
+		time.Sleep(600 * ms)
+		if ups[0].Snapshot().NoUDP {
+			t.Error("UDP is back, and left out")
+		}
+	})
+}
+
+// TestLostQuery holds that one lost query leads to a probe soon, and to few more where that is answered and no other query comes.
+func TestLostQuery(t *testing.T) {
+	run(t, 1, nil, func(_ *Prober, ups []*upstream.Upstream, servers []*server) {
+		servers[0].set(true)
+		time.Sleep(time.Second)
+		ask(ups[0])
+		servers[0].set(false)
+		begin := time.Now()
+		ask(ups[0])
+		servers[0].set(true)
+		time.Sleep(time.Second)
+		if at := servers[0].since(begin); len(at) != 2 || at[1] > 300*ms { // the query, and a probe once it is overdue
+			t.Errorf("asked at %v", at)
+		}
+		begin = time.Now()
+		time.Sleep(20 * time.Second)
+		if n := len(servers[0].since(begin)); n > 11 {
+			t.Errorf("%d probes in 20 s of one that replies", n)
+		}
+		ask(ups[0])
+		begin = time.Now()
+		time.Sleep(20 * time.Second)
+		if n := len(servers[0].since(begin)); n != 0 {
+			t.Errorf("%d probes though a query was answered", n)
+		}
+	})
+}
+
+// TestBackInTime holds that an ejected upstream which replies to probes again is let back when its time has come, and no interval later.
+func TestBackInTime(t *testing.T) {
+	for after := 12 * time.Second; after < 15*time.Second; after += 300 * ms {
+		run(t, 1, nil, func(_ *Prober, ups []*upstream.Upstream, servers []*server) {
+			until := func(want upstream.State) {
+				for ups[0].State() != want {
+					time.Sleep(ms)
+				}
+			}
+			time.Sleep(10 * time.Second)
+			for ups[0].Snapshot().Ejections < 5 {
+				servers[0].set(true)
+				until(upstream.HalfOpen)
+				servers[0].set(false)
+				ask(ups[0])
+				ask(ups[0])
+				until(upstream.Ejected)
+			}
+			begin := time.Now()
+			time.Sleep(after) // of 16 s that it is ejected for
+			servers[0].set(true)
+			until(upstream.HalfOpen)
+			if d := time.Since(begin); d < 15900*ms || d > 16600*ms {
+				t.Errorf("half-open after %s, want 16 s and one interval at the most", d)
+			}
+		})
+	}
+}
+
 // TestWake holds that a probe which is asked for is sent soon, and that Wake never blocks.
 func TestWake(t *testing.T) {
 	run(t, 1, nil, func(p *Prober, ups []*upstream.Upstream, servers []*server) {
@@ -281,6 +439,29 @@ func TestWake(t *testing.T) {
 		}
 		if n := len(servers[0].since(begin)); n < 5 || n > PerSecond+1 { // the seconds are not in step
 			t.Errorf("%d probes in a second", n)
+		}
+	})
+}
+
+// TestRecover holds that the prober goes on with the others, and in time with the one whose probe made it panic.
+func TestRecover(t *testing.T) {
+	panics := 0
+	change := func(c *Config) {
+		c.Recoverer = recovery.New(func(string, any, []byte) {}, func() { panics++ })
+	}
+	run(t, 3, change, func(_ *Prober, _ []*upstream.Upstream, servers []*server) {
+		servers[1].mu.Lock()
+		servers[1].panics = true
+		servers[1].mu.Unlock()
+		begin := time.Now()
+		time.Sleep(10 * time.Second)
+		for i, s := range servers {
+			if n := len(s.since(begin)); n < 5 || n > 21 {
+				t.Errorf("%d probes of %d in 10 s", n, i)
+			}
+		}
+		if n := len(servers[1].since(begin)); panics != n {
+			t.Errorf("%d panics of %d recovered", panics, n)
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 )
 
 // Config is what a Watcher needs to know.
@@ -18,6 +20,8 @@ type Config struct {
 	Good func(servers []netip.Addr)
 	// Bad is told why there is no list, once for each cause. The last good list is still to be used.
 	Bad func(err error)
+	// Recoverer recovers looks at the file; nil: a panic ends the process.
+	Recoverer *recovery.Recoverer
 }
 
 // How often a file is read. A content counts once it has been read twice: who
@@ -77,8 +81,14 @@ func (w *Watcher) Run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		timer.Reset(w.look(time.Now()))
+		timer.Reset(w.safeLook(time.Now()))
 	}
+}
+
+// safeLook is look. A content that makes it panic leaves the list as it was.
+func (w *Watcher) safeLook(now time.Time) (next time.Duration) {
+	defer w.cfg.Recoverer.Recover("following a file", func() { next = every })
+	return w.look(now)
 }
 
 // look reads the file, and returns when to look again.

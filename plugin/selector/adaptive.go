@@ -14,6 +14,8 @@ const (
 
 func (adaptive) Name() string { return "adaptive" }
 
+func (adaptive) Strict() bool { return false }
+
 func (adaptive) keys(cs []Candidate, draw func(n int) int) {
 	for i := range cs {
 		nearest := cs[i].Cost

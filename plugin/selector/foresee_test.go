@@ -33,7 +33,7 @@ func TestForesee(t *testing.T) {
 	for name, tc := range map[string]struct{ order, places []int }{
 		"adaptive":    {[]int{2, 3, 1, 4, 0, 5}, []int{1, 1, 3, 4, 5, 5}},
 		"random":      {[]int{1, 2, 3, 4, 0, 5}, []int{1, 1, 1, 1, 5, 5}},
-		"round_robin": {[]int{2, 3, 4, 1, 0, 5}, []int{1, 2, 3, 4, 5, 6}},
+		"round_robin": {[]int{2, 1, 3, 4, 0, 5}, []int{1, 2, 3, 4, 5, 6}},
 		"sequential":  {[]int{1, 2, 3, 4, 0, 5}, []int{1, 2, 3, 4, 5, 6}},
 	} {
 		order, places := foreseen(policy(t, name), mixed)

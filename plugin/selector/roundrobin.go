@@ -2,8 +2,8 @@ package selector
 
 import "sync/atomic"
 
-// roundRobin begins with the next upstream at each query, and goes on in the
-// order of the Corefile, as forward's policy of that name.
+// roundRobin begins with the next upstream at each query, and goes on with the
+// others in the order of the Corefile, as forward's policy of that name.
 type roundRobin struct{ turn atomic.Uint64 }
 
 func (*roundRobin) Name() string { return "round_robin" }
@@ -14,6 +14,8 @@ func (r *roundRobin) clone() *roundRobin {
 	c.turn.Store(r.turn.Load())
 	return c
 }
+
+func (*roundRobin) Strict() bool { return true }
 
 func (r *roundRobin) keys(cs []Candidate, _ func(n int) int) {
 	fittest := Out
@@ -29,9 +31,11 @@ func (r *roundRobin) keys(cs []Candidate, _ func(n int) int) {
 	first := r.turn.Add(1) % n
 	place := uint64(0)
 	for i := range cs {
-		cs[i].key = int64(cs[i].Index)
+		cs[i].key = int64(1 + cs[i].Index)
 		if cs[i].Rank == fittest {
-			cs[i].key = int64((place + n - first) % n)
+			if place == first {
+				cs[i].key = 0
+			}
 			place++
 		}
 	}

@@ -44,6 +44,8 @@ type Candidate struct {
 type Policy interface {
 	// Name is the word in the Corefile.
 	Name() string
+	// Strict says that the order is the operator's will, and not just who is likely to answer first.
+	Strict() bool
 	// keys sets the key of each candidate: the lower is asked first. draw returns a number in [0, n). Keys that are drawn are negative, others are not.
 	keys(cs []Candidate, draw func(n int) int)
 }
@@ -67,7 +69,7 @@ func New(name string) (Policy, error) {
 type Subject struct {
 	Index   int
 	State   upstream.State
-	Heard   bool // it has ever replied
+	Heard   bool // it has ever replied, or is to be taken for one that has
 	Replies bool // it is ejected for what it replies, not for silence
 	NoTCP   bool // the query goes by TCP, and this upstream's TCP does not work
 }

@@ -127,7 +127,7 @@ func TestRoundRobin(t *testing.T) {
 		got = append(got, slices.Clone(last))
 	}
 	// Three are fit; each begins in turn, and the others follow in the order of the Corefile.
-	rounds := [][]int{{0, 1, 3, 2}, {1, 3, 0, 2}, {3, 0, 1, 2}}
+	rounds := [][]int{{0, 1, 3, 2}, {1, 0, 3, 2}, {3, 0, 1, 2}}
 	turn := slices.IndexFunc(rounds, func(r []int) bool { return slices.Equal(r, got[0]) })
 	for i, g := range got {
 		if turn < 0 || !slices.Equal(g, rounds[(turn+i)%3]) {

@@ -31,7 +31,8 @@ type Attempt struct {
 	// Probe says that no client waits for the attempt.
 	Probe bool
 
-	noUDP     bool // UDP is left out, so that TCP stands for the upstream
+	noUDP     bool          // UDP is left out, so that TCP stands for the upstream
+	patience  time.Duration // after its sending it is overdue
 	handle    exchange.Handle
 	overdueAt int64
 	giveUpAt  int64
@@ -57,11 +58,12 @@ func (u *Upstream) Send(now time.Time, q *exchange.Query, a *Attempt, to chan<- 
 	if u.NoEDNS(now) && !a.KeepEDNS {
 		a.Options.NoEDNS = true
 	}
-	if u.NoUDP(now) && !u.TCPDown(now) && !(a.Probe && u.udpLeftOut(now)) {
+	if u.NoUDP(now) && !u.TCPDown(now) && !(a.Probe && u.UDPLeftOut(now)) {
 		a.Options.TCP, a.noUDP = true, true
 	}
 	t := u.since(now)
-	a.overdueAt = t + int64(u.overdueAfter())
+	a.patience = u.overdueAfter()
+	a.overdueAt = t + int64(a.patience)
 	a.giveUpAt = t + int64(u.cfg.ReadTimeout)
 	if !u.watch(a, t) {
 		u.giveUp([]*Attempt{a})
@@ -83,6 +85,70 @@ func (u *Upstream) overdueAfter() time.Duration {
 	return min(max(3*u.LateAfter(), 30*time.Millisecond), u.cfg.ReadTimeout, u.LateAfter()+250*time.Millisecond)
 }
 
+// The round trips that opening a connection takes beside that of the query, at the most.
+const (
+	roundsTCP = 2 // one, and one more for what is lost or slow
+	roundsTLS = 3 // TLS 1.2 without a session to resume
+)
+
+// connectWait is how long opening a connection usually takes at the most.
+func (u *Upstream) connectWait() time.Duration {
+	rtt := u.SRTT()
+	switch {
+	case rtt == 0:
+		return lateUnknown
+	case u.cfg.Transport == "tls", u.cfg.Transport == "https":
+		return roundsTLS * max(rtt, lateLeast)
+	}
+	return roundsTCP * max(rtt, lateLeast)
+}
+
+// sentLocked returns when the query went out, and how long it may wait for
+// that: not at all, or for as long as opening a connection takes. While it
+// still waits, it is taken to go out when that time is over.
+func (a *Attempt) sentLocked() (at time.Time, wait time.Duration) {
+	if a.handle == nil || a.stage == ended {
+		return a.SentAt, 0
+	}
+	switch at := a.handle.Begun(); {
+	case at.IsZero():
+		wait := a.Upstream.connectWait()
+		return a.SentAt.Add(wait), wait
+	case at.Sub(a.SentAt) > lateSlack:
+		return at, a.Upstream.connectWait()
+	}
+	return a.SentAt, 0
+}
+
+// LateAt returns when a reply is late that usually takes no longer than usual:
+// counted from when the query went out over a connection that is open.
+func (a *Attempt) LateAt(usual time.Duration) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at, _ := a.sentLocked()
+	return at.Add(usual)
+}
+
+// Waiting reports whether the query still waits for a connection.
+func (a *Attempt) Waiting() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stage != ended && a.handle != nil && a.handle.Begun().IsZero()
+}
+
+// Patience is how long the query may wait for a connection, where it has to;
+// else 0.
+func (a *Attempt) Patience() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, wait := a.sentLocked()
+	return wait
+}
+
+// Usual is the smoothed round trip, with the time for connecting where the
+// query had to wait for a connection.
+func (a *Attempt) Usual() time.Duration { return a.Upstream.SRTT() + a.Patience() }
+
 // Abandon says that nobody waits for the attempt any more. It is watched to
 // its end all the same; after, which may be nil, is told of that: with
 // outcome.Timeout where there is no reply by then.
@@ -95,31 +161,39 @@ func (a *Attempt) Abandon(after func(exchange.Reply)) {
 // Done implements exchange.Sink.
 func (a *Attempt) Done(r exchange.Reply) {
 	now := time.Now()
-	a.mu.Lock()
-	was := a.stage
+	was := a.end()
 	if was == ended {
-		a.mu.Unlock()
 		return
 	}
-	a.stage = ended
-	a.mu.Unlock()
-
+	defer a.tell(r) // also where the record panics: somebody waits
 	a.Upstream.ended(now, a, was, r)
-	a.tell(r)
+}
+
+// end ends the attempt, and returns how far it had come.
+func (a *Attempt) end() (was stage) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was, a.stage = a.stage, ended
+	return was
 }
 
 // tell tells who waits of the end, or who does after the attempt was abandoned.
 func (a *Attempt) tell(r exchange.Reply) {
+	if after := a.tellWaiting(r); after != nil {
+		after(r)
+	}
+}
+
+// tellWaiting tells who waits, and returns who is to be told if nobody does.
+func (a *Attempt) tellWaiting(r exchange.Reply) (after func(exchange.Reply)) {
 	a.mu.Lock()
-	after := a.after
+	defer a.mu.Unlock()
+	after = a.after
 	if a.to != nil {
 		a.to <- Result{Attempt: a, Reply: r} // has room; under the lock, so that none comes after Abandon
 	}
 	a.to, a.after = nil, nil
-	a.mu.Unlock()
-	if after != nil {
-		after(r)
-	}
+	return after
 }
 
 // age moves an attempt on with time: it may become one stage older at once.
@@ -136,6 +210,12 @@ func (a *Attempt) age(t int64, linger int64) (now stage, changed bool) {
 		a.stage = timedOut
 		return timedOut, true
 	case t >= a.overdueAt && a.stage == pending:
+		if at, _ := a.sentLocked(); at.After(a.SentAt) { // it had to wait for a connection
+			a.overdueAt = a.Upstream.since(at.Add(a.patience))
+		}
+		if t < a.overdueAt {
+			return pending, false
+		}
 		a.stage = overdue
 		return overdue, true
 	}

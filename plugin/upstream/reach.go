@@ -108,8 +108,8 @@ func (u *Upstream) udpHeard(t int64) {
 	}
 }
 
-// udpLeftOut reports whether a probe by UDP is wanted, to see whether it is back.
-func (u *Upstream) udpLeftOut(now time.Time) bool { return u.udp.out.Load() && u.NoUDP(now) }
+// UDPLeftOut reports whether a probe by UDP is wanted, to see whether it is back.
+func (u *Upstream) UDPLeftOut(now time.Time) bool { return u.udp.out.Load() && u.NoUDP(now) }
 
 // tcpFailed: plain TCP failed, where UDP is the rule. When that is certain it
 // is left out until a probe by TCP is answered; what goes by UDP is not

@@ -25,19 +25,29 @@ type server struct {
 	after time.Duration
 	sent  []exchange.Options
 	open  map[*call]struct{}
+
+	connect time.Duration // for so long a query waits for a connection
 }
 
 type call struct {
 	s     *server
 	sink  exchange.Sink
 	timer *time.Timer
+	sent  time.Time
+}
+
+func (c *call) Begun() time.Time {
+	if time.Now().Before(c.sent) {
+		return time.Time{}
+	}
+	return c.sent
 }
 
 func (s *server) Start(_ *exchange.Query, opt exchange.Options, sink exchange.Sink) exchange.Handle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent = append(s.sent, opt)
-	c := &call{s: s, sink: sink}
+	c := &call{s: s, sink: sink, sent: time.Now().Add(s.connect)}
 	s.open[c] = struct{}{}
 	if s.after == never {
 		return c
@@ -49,7 +59,7 @@ func (s *server) Start(_ *exchange.Query, opt exchange.Options, sink exchange.Si
 	if s.kind.Answered() {
 		r.Msg, r.RTT = new(dns.Msg), s.after
 	}
-	c.timer = time.AfterFunc(s.after, func() { c.end(r) })
+	c.timer = time.AfterFunc(s.connect+s.after, func() { c.end(r) })
 	return c
 }
 

@@ -109,46 +109,46 @@ func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was sta
 		u.est.sample(rtt, was == pending)
 		u.good.Store(t)
 	}
-	u.mu.Lock()
-	h := &u.health
-	h.probes = 0
-	var c *Change
-	switch {
-	case a.Probe:
-		c = u.probedLocked(t, r.Kind)
-	case usable || r.Kind == outcome.Refused: // a refusal is a matter of zones
-		h.fails, h.silent = 0, 0
-		u.tallyLocked(t, false)
-		c = u.provenLocked(t)
-	default:
+	u.tell(u.record(func(h *health) *Change {
+		h.probes = 0
+		switch {
+		case a.Probe:
+			return u.probedLocked(t, r.Kind)
+		case usable || r.Kind == outcome.Refused: // a refusal is a matter of zones
+			h.fails, h.silent = 0, 0
+			u.tallyLocked(t, false)
+			return u.provenLocked(t)
+		}
 		h.silent = 0
-	}
-	u.mu.Unlock()
-	u.tell(c)
+		return nil
+	}))
+}
+
+// record changes the record under the lock, and returns what change of state that brings about.
+func (u *Upstream) record(change func(h *health) *Change) *Change {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return change(&u.health)
 }
 
 // failed: an attempt came to a failure that is the upstream's or its path's.
 func (u *Upstream) failed(now time.Time, k outcome.Kind, probe bool) {
 	t := u.since(now)
-	u.mu.Lock()
-	h := &u.health
-	var c *Change
-	if probe {
-		h.probes++
-		if !u.EverHeard() {
-			u.unheard.Store(true)
+	u.tell(u.record(func(h *health) *Change {
+		if probe {
+			h.probes++
+			if !u.EverHeard() {
+				u.unheard.Store(true)
+			}
+			return u.unansweredLocked(t, k)
 		}
-		c = u.unansweredLocked(t, k)
-	} else {
 		if k != outcome.ServFail { // that may be a matter of names
 			h.fails++
 		}
 		h.last = k
 		u.tallyLocked(t, true)
-		c = u.judgeLocked(t, k)
-	}
-	u.mu.Unlock()
-	u.tell(c)
+		return u.judgeLocked(t, k)
+	}))
 }
 
 // unansweredLocked: a probe came to nothing.
@@ -197,29 +197,26 @@ func (u *Upstream) missed(now time.Time, a *Attempt) {
 		return
 	}
 	t := u.since(now)
-	u.mu.Lock()
-	h := &u.health
-	h.silent++
-	if h.silent == 1 {
-		h.silentAt = sent
-	}
-	var c *Change
-	switch u.State() {
-	case HalfOpen:
-		h.unproven++
-		if h.unproven >= 2 {
-			c = u.relapseLocked(t, outcome.Timeout)
+	u.tell(u.record(func(h *health) *Change {
+		h.silent++
+		if h.silent == 1 {
+			h.silentAt = sent
 		}
-	case Unknown, Healthy:
-		if h.silent >= suspectAfter {
-			c = u.suspectLocked(t, fmt.Sprintf("%d queries in a row without a reply", h.silent))
+		switch u.State() {
+		case HalfOpen:
+			h.unproven++
+			if h.unproven >= 2 {
+				return u.relapseLocked(t, outcome.Timeout)
+			}
+		case Unknown, Healthy:
+			if h.silent >= suspectAfter {
+				return u.suspectLocked(t, fmt.Sprintf("%d queries in a row without a reply", h.silent))
+			}
+		case Suspect, Ejected:
 		}
-	case Suspect, Ejected:
-	}
-	wake := h.silent >= 1
-	u.mu.Unlock()
-	u.tell(c)
-	if wake && u.cfg.Wake != nil {
+		return nil
+	}))
+	if u.cfg.Wake != nil {
 		u.cfg.Wake()
 	}
 }
@@ -273,7 +270,7 @@ func (u *Upstream) Dead(now time.Time) bool {
 // WantsProbe reports whether a probe should be sent: the upstream has never
 // been heard, or does not answer.
 func (u *Upstream) WantsProbe(now time.Time) bool {
-	if u.wanted.Load() || u.TCPAlone(now) || u.udpLeftOut(now) {
+	if u.wanted.Load() || u.TCPAlone(now) || u.UDPLeftOut(now) {
 		return true
 	}
 	switch u.State() {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/recovery"
 )
 
 // Observer is told what happens, for metrics and the log. Its methods may be
@@ -70,6 +71,8 @@ type Config struct {
 	Predecessor *Upstream
 	// Wake is called when the upstream needs a probe; it must not block. May be nil.
 	Wake func()
+	// Recoverer recovers timers; nil: a panic ends the process.
+	Recoverer *recovery.Recoverer
 }
 
 // Upstream is one server. Make it with New.

@@ -49,7 +49,7 @@ func (u *Upstream) armLocked(t, at int64) {
 	w.at = max(at, t+int64(sweepFresh))
 	d := time.Duration(w.at - t)
 	if w.timer == nil {
-		w.timer = time.AfterFunc(d, u.sweep)
+		w.timer = u.cfg.Recoverer.AfterFunc(d, "the watch over attempts", u.sweep)
 		return
 	}
 	w.timer.Reset(d)
@@ -57,64 +57,67 @@ func (u *Upstream) armLocked(t, at int64) {
 
 func (u *Upstream) unwatch() {
 	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.watched.len--
-	u.mu.Unlock()
 }
 
 // sweep tells time to the attempts under way.
 func (u *Upstream) sweep() {
 	now := time.Now()
-	t := u.since(now)
-	u.mu.Lock()
-	w := &u.watched
-	fresh := w.fresh
-	w.fresh = nil
-	w.at = 0
-	var late []*Attempt
-	if t >= w.lateT {
-		late = w.late
-		w.late = nil
-		w.lateT = t + int64(sweepLate)
-	}
-	u.mu.Unlock()
-
+	fresh, late := u.takeWatched(u.since(now))
 	next := int64(0)
 	stillFresh, becameLate := u.age(now, fresh, fresh[:0], nil, &next)
 	_, stillLate := u.age(now, late, nil, late[:0], nil)
+	u.giveUp(u.watchOn(u.since(now), stillFresh, append(stillLate, becameLate...), next))
+}
 
+// takeWatched returns the attempts that are to be told the time.
+func (u *Upstream) takeWatched(t int64) (fresh, late []*Attempt) {
 	u.mu.Lock()
-	if u.closed { // meanwhile
-		u.mu.Unlock()
-		u.giveUp(append(stillFresh, append(stillLate, becameLate...)...))
-		return
-	}
 	defer u.mu.Unlock()
+	w := &u.watched
+	fresh, w.fresh = w.fresh, nil
+	w.at = 0
+	if t >= w.lateT {
+		late, w.late = w.late, nil
+		w.lateT = t + int64(sweepLate)
+	}
+	return fresh, late
+}
+
+// watchOn puts back those that have not ended, or returns them where the
+// Upstream was closed meanwhile. next is when the first of fresh is overdue; 0:
+// there is none.
+func (u *Upstream) watchOn(t int64, fresh, late []*Attempt, next int64) (open []*Attempt) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return append(fresh, late...)
+	}
+	w := &u.watched
 	if n := len(w.fresh); n > 0 {
 		if at := w.fresh[0].overdueAt; next == 0 || at < next {
 			next = at
 		}
 	}
-	w.fresh = append(stillFresh, w.fresh...)
-	w.late = append(append(stillLate, w.late...), becameLate...)
+	w.fresh = append(fresh, w.fresh...)
+	w.late = append(late, w.late...)
 	if len(w.late) > 0 && (next == 0 || w.lateT < next) {
 		next = w.lateT
 	}
 	if next != 0 {
 		u.armLocked(t, next)
 	}
+	return nil
 }
 
 // age moves attempts on, and appends those that are pending still to fresh,
 // the other ones that have not ended to late. next, where it is not nil,
 // becomes the earliest instant at which a pending one is overdue.
 func (u *Upstream) age(now time.Time, as, fresh, late []*Attempt, next *int64) (stillFresh, stillLate []*Attempt) {
-	t, linger := u.since(now), int64(u.cfg.Linger-u.cfg.ReadTimeout)
+	linger := int64(u.cfg.Linger - u.cfg.ReadTimeout)
 	for _, a := range as {
-		s, changed := a.age(t, linger)
-		if changed {
-			u.aged(now, a, s)
-		}
-		switch s {
+		switch u.ageOne(now, a, linger) {
 		case ended:
 		case pending:
 			fresh = append(fresh, a)
@@ -127,6 +130,16 @@ func (u *Upstream) age(now time.Time, as, fresh, late []*Attempt, next *int64) (
 	}
 	clear(as[min(len(fresh)+len(late), len(as)):])
 	return fresh, late
+}
+
+// ageOne moves one attempt on. One that makes it panic is watched no more.
+func (u *Upstream) ageOne(now time.Time, a *Attempt, linger int64) (s stage) {
+	defer u.cfg.Recoverer.Recover("the watch over an attempt", func() { s = ended })
+	s, changed := a.age(u.since(now), linger)
+	if changed {
+		u.aged(now, a, s)
+	}
+	return s
 }
 
 // aged takes into the record that an attempt has got older.

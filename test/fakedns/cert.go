@@ -62,6 +62,15 @@ func (c *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})
 }
 
+// Config is what a server of one's own needs to speak TLS under the names and addresses.
+func (c *CA) Config(names ...string) (*tls.Config, error) {
+	cert, err := c.issue(names, notAfter)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{Certificates: []tls.Certificate{*cert}}, nil
+}
+
 // issue makes a certificate for the names and addresses.
 func (c *CA) issue(names []string, until time.Time) (*tls.Certificate, error) {
 	t := &x509.Certificate{

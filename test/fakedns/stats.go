@@ -29,6 +29,7 @@ type Record struct {
 	From     netip.AddrPort
 	Question dns.Question // zero where it was no query
 	ID       uint16
+	RD       bool
 	EDNS     bool
 	UDPSize  uint16 // as advertised
 	Options  []uint16
@@ -95,7 +96,7 @@ func (s *Server) recordLocked(t time.Duration, in arrival, q *dns.Msg) {
 }
 
 func (c *stats) noteLocked(r *Record, q *dns.Msg) {
-	r.ID, r.Question = q.Id, q.Question[0]
+	r.ID, r.RD, r.Question = q.Id, q.RecursionDesired, q.Question[0]
 	if opt := q.IsEdns0(); opt != nil {
 		r.EDNS, r.UDPSize = true, opt.UDPSize()
 		for _, o := range opt.Option {

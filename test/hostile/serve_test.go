@@ -83,6 +83,7 @@ func newGuard(t *testing.T, c dnsguard.Config, network *fakedns.Net, seed uint64
 	var mu sync.Mutex
 	reads := int(seed)
 	g, err := dnsguard.New(c, dnsguard.Env{
+		Debug: true,
 		ReadFile: func(string) ([]byte, error) {
 			mu.Lock()
 			defer mu.Unlock()

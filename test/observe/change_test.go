@@ -109,7 +109,7 @@ func TestReload(t *testing.T) {
 	for _, up := range c.up {
 		to = append(to, listen(t, up, 0).String())
 	}
-	env := dnsguard.Env{Logf: c.log}
+	env := dnsguard.Env{Logf: c.log, Debug: true}
 	observing := guard(t, env, strings.Join(to, " "), "mode observe", "policy round_robin", "read_timeout 200ms", "max_connect_attempts 3", "health_check 1h", "eject base 10m max 10m")
 	observing.guard.Start()
 	eventually(t, func() error {

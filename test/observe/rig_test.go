@@ -133,6 +133,7 @@ func (c *contender) build(to string, options []string, next plugin.Handler) plug
 	c.guard, err = dnsguard.New(configs[0], dnsguard.Env{
 		Metrics: metrics.New(c.registry, metrics.Options{Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets}),
 		Logf:    c.log,
+		Debug:   true,
 	})
 	if err != nil {
 		c.t.Fatal(err)

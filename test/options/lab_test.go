@@ -107,7 +107,7 @@ func (l *lab) buildWith(text string, env dnsguard.Env) (*dnsguard.Guard, error) 
 	if err != nil {
 		return nil, err
 	}
-	env.Dial, env.Metrics, env.Rand64 = l.tap, l.metrics, l.draw
+	env.Dial, env.Metrics, env.Rand64, env.Debug = l.tap, l.metrics, l.draw, true
 	first := len(l.guards)
 	for _, c := range configs {
 		g, err := dnsguard.New(c, env)

@@ -2,6 +2,7 @@ package options
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +27,9 @@ func TestPolicy(t *testing.T) {
 		{"policy round_robin", unequal, third, 0},
 		{"policy random", equal, third, 50},
 		{"policy random", unequal, third, 50},
+		{"policy sequential\nmax_fails 0", unequal, [3]int{n, 0, 0}, 0},
+		{"policy round_robin\nmax_fails 0", unequal, third, 0},
+		{"policy random\nmax_fails 0", unequal, third, 50},
 		{"policy adaptive", equal, third, 50},
 		{"policy adaptive", unequal, [3]int{0, n, 0}, 0},
 		{"", equal, third, 50},
@@ -63,10 +67,43 @@ func TestPolicy(t *testing.T) {
 						inTurn++
 					}
 				}
-				if got, want := inTurn > most*9/10, tc.option == "policy round_robin"; got != want {
+				if got, want := inTurn > most*9/10, strings.HasPrefix(tc.option, "policy round_robin"); got != want {
 					t.Errorf("%d of %d in turn", inTurn, most)
 				}
 			})
+		})
+	}
+}
+
+// TestPolicyAtStart is about the first query, when a farther upstream has not
+// been heard yet and the nearer has: only what left a probe unanswered loses its place.
+func TestPolicyAtStart(t *testing.T) {
+	for _, tc := range []struct {
+		option string
+		fault  string
+		after  time.Duration
+		first  int
+	}{
+		{"policy sequential", "", 20 * ms, 0},
+		{"policy sequential", "drop", 20 * ms, 0},
+		{"policy sequential", "drop", time.Second, 1},
+		{"policy adaptive", "", 20 * ms, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t, server(50*ms), server(5*ms))
+			if tc.fault != "" {
+				fail(l.up[0], tc.fault)
+			}
+			l.corefile(directive("10.0.0.1 10.0.0.2", tc.option, "hedge off"))
+			time.Sleep(tc.after)
+			go l.a("www.example.org.")
+			time.Sleep(50 * ms)
+			got := [2]int{asked(l.up[0]), asked(l.up[1])}
+			beside := tc.first > 0 && tc.fault != "" // the silent one may be shown the query too
+			if got[tc.first] != 1 || got[1-tc.first] != 0 && !beside {
+				t.Errorf("%s, first %q, after %s: asked %v, want number %d", tc.option, tc.fault, tc.after, got, tc.first)
+			}
+			time.Sleep(5 * time.Second)
 		})
 	}
 }

@@ -26,7 +26,7 @@ func onSockets(t *testing.T, text string) *dnsguard.Guard {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := dnsguard.New(configs[0], dnsguard.Env{})
+	g, err := dnsguard.New(configs[0], dnsguard.Env{Debug: true})
 	if err != nil {
 		t.Fatal(err)
 	}

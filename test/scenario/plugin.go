@@ -41,7 +41,8 @@ func newGuard(corefile string, env environment) (guard, error) {
 		return nil, errors.New("the Corefile must have one dnsguard directive")
 	}
 	g, err := dnsguard.New(configs[0], dnsguard.Env{
-		Dial: env.dial, Rand64: env.rand64, Lookup: env.lookup, Metrics: env.metrics,
+		Debug: true,
+		Dial:  env.dial, Rand64: env.rand64, Lookup: env.lookup, Metrics: env.metrics,
 		Logf: func(_ dnsguard.Level, format string, args ...any) { env.logf(format, args...) },
 	})
 	if err != nil {
