@@ -23,6 +23,10 @@ type watchList struct {
 const (
 	sweepFresh = 10 * time.Millisecond
 	sweepLate  = 100 * time.Millisecond
+
+	// heldUp is how late a sweep shows that this process did not run, for want
+	// of CPU time: replies that came in time wait to be read then.
+	heldUp = 5 * time.Millisecond
 )
 
 // watch begins to watch an attempt, unless the Upstream is closed.
@@ -69,6 +73,10 @@ func (u *Upstream) sweep() {
 	w := &u.watched
 	fresh := w.fresh
 	w.fresh = nil
+	held := int64(0)
+	if w.at != 0 {
+		held = t - w.at
+	}
 	w.at = 0
 	var late []*Attempt
 	if t >= w.lateT {
@@ -78,6 +86,11 @@ func (u *Upstream) sweep() {
 	}
 	u.mu.Unlock()
 
+	if held > int64(heldUp) {
+		for _, a := range fresh {
+			a.overdueAt = min(a.overdueAt+held, a.giveUpAt) // that time does not count
+		}
+	}
 	next := int64(0)
 	stillFresh, becameLate := u.age(now, fresh, fresh[:0], nil, &next)
 	_, stillLate := u.age(now, late, nil, late[:0], nil)
