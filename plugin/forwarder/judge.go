@@ -60,7 +60,7 @@ func (w *walk) win(now time.Time, a *upstream.Attempt, r exchange.Reply) bool {
 	if name := w.req.Key.Name; len(w.f.cfg.Upstreams) > 1 {
 		if w.denied|w.refused != 0 {
 			w.disputed(now, a.Index)
-		} else if !w.view.Good.Has(a.Index) || w.view.Refuses.Has(a.Index) {
+		} else if !w.view.Good.Has(a.Index) || w.view.Refuses.Has(a.Index) || w.view.Struck.Has(a.Index) {
 			w.f.table.Positive(now, name, a.Index)
 		}
 	}

@@ -28,21 +28,39 @@ type Contest[R any] interface {
 // ErrStopped is what Run returns when it is stopped.
 var ErrStopped = errors.New("race: stopped")
 
+// A process may be held up: for want of CPU time, or of a limit on it. Then
+// replies that came in time wait to be read.
+const (
+	heldUp = 5 * time.Millisecond // later than this, something is due late because the process did not run
+	grace  = 5 * time.Millisecond // for results to come in then, before what is due is done
+)
+
 // Run runs a race whose first attempt has been started. It returns nil when
 // the contest is over, the cause why ctx ended, or ErrStopped when stop is
 // closed, which may be nil. The timer is used for the waiting and is stopped at
 // the end; it may be used for another race.
 func Run[R any](ctx context.Context, c Contest[R], results <-chan R, timer *time.Timer, now time.Time, stop <-chan struct{}) error {
 	defer timer.Stop()
+	var until time.Time // the end of the grace; zero: there is none
 	for {
-		timer.Reset(c.Next().Sub(now))
+		due := c.Next()
+		if due.Before(until) {
+			due = until
+		}
+		timer.Reset(due.Sub(now))
 		select {
 		case r := <-results:
 			now = time.Now()
 			if c.Result(now, r) {
 				return nil
 			}
-		case now = <-timer.C:
+		case <-timer.C:
+			now = time.Now() // the timer's own instant may be when it was due
+			if now.Sub(due) > heldUp && until.IsZero() {
+				until = now.Add(grace)
+				continue
+			}
+			until = time.Time{}
 			if c.Due(now) {
 				return nil
 			}

@@ -53,6 +53,8 @@ func TestRun(t *testing.T) {
 		"due between results":     {[]time.Duration{6 * ms, time.Second}, []event{{5 * ms, "a"}, {9 * ms, "won"}}, 0, 0, []event{{5 * ms, "a"}, {6 * ms, ""}, {9 * ms, "won"}}, nil},
 		"due ends it":             {[]time.Duration{10 * ms, 30 * ms}, []event{{20 * ms, "a"}, {40 * ms, "won"}}, 0, 0, []event{{10 * ms, ""}, {20 * ms, "a"}, {30 * ms, ""}}, nil},
 		"due at once":             {[]time.Duration{-ms, 10 * ms}, []event{{5 * ms, "won"}}, 0, 0, []event{{0, ""}, {5 * ms, "won"}}, nil},
+		"held up":                 {[]time.Duration{-20 * ms, 10 * ms}, []event{{3 * ms, "won"}}, 0, 0, []event{{3 * ms, "won"}}, nil},
+		"held up, and silence":    {[]time.Duration{-20 * ms, 8 * ms, 30 * ms}, []event{{2 * ms, "a"}, {20 * ms, "won"}}, 0, 0, []event{{2 * ms, "a"}, {5 * ms, ""}, {8 * ms, ""}, {20 * ms, "won"}}, nil},
 		"context ends":            {[]time.Duration{6 * ms, time.Second}, []event{{5 * ms, "a"}, {9 * ms, "won"}}, 8 * ms, 0, []event{{5 * ms, "a"}, {6 * ms, ""}}, gone},
 		"context has ended":       {[]time.Duration{6 * ms}, nil, -1, 0, nil, gone},
 		"stopped":                 {[]time.Duration{6 * ms, time.Second}, []event{{5 * ms, "a"}, {9 * ms, "won"}}, 0, 8 * ms, []event{{5 * ms, "a"}, {6 * ms, ""}}, ErrStopped},

@@ -367,3 +367,31 @@ func TestConcurrent(t *testing.T) {
 		}
 	})
 }
+
+// TestHeldUp holds that time in which this process did not run makes no
+// attempt overdue: a sweep that comes late shows it.
+func TestHeldUp(t *testing.T) {
+	const held = 500 * ms
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.ask(20, outcome.OK, 20*ms)
+		time.Sleep(time.Second) // the sweeps are over
+		r.s.after = never
+		since := time.Now()
+		results := make(chan Result, suspectAfter)
+		for range suspectAfter {
+			r.u.Send(time.Now(), &exchange.Query{}, &Attempt{}, results)
+		}
+		r.u.mu.Lock()
+		due := time.Duration(r.u.watched.at - r.u.since(since))
+		r.u.watched.at -= int64(held)
+		r.u.mu.Unlock()
+		time.Sleep(due + held - ms)
+		if s := r.u.State(); s != Healthy {
+			t.Errorf("%s, though it was this process that did not run", s)
+		}
+		time.Sleep(sweepFresh)
+		if s := r.u.State(); s != Suspect {
+			t.Errorf("%s, though nothing came when it ran again", s)
+		}
+	})
+}

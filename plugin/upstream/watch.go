@@ -23,6 +23,10 @@ type watchList struct {
 const (
 	sweepFresh = 10 * time.Millisecond
 	sweepLate  = 100 * time.Millisecond
+
+	// heldUp is how late a sweep shows that this process did not run, for want
+	// of CPU time: replies that came in time wait to be read then.
+	heldUp = 5 * time.Millisecond
 )
 
 // watch begins to watch an attempt, unless the Upstream is closed.
@@ -77,6 +81,11 @@ func (u *Upstream) takeWatched(t int64) (fresh, late []*Attempt) {
 	defer u.mu.Unlock()
 	w := &u.watched
 	fresh, w.fresh = w.fresh, nil
+	if held := t - w.at; w.at != 0 && held > int64(heldUp) {
+		for _, a := range fresh {
+			a.overdueAt = min(a.overdueAt+held, a.giveUpAt) // that time does not count
+		}
+	}
 	w.at = 0
 	if t >= w.lateT {
 		late, w.late = w.late, nil

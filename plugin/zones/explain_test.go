@@ -37,7 +37,7 @@ func TestExplain(t *testing.T) {
 				t.Failed(in(time.Duration(i)*time.Second), "www.example.org.", b)
 			}
 		}, in(3 * time.Second), "www.example.org.", Knowledge{
-			View: View{Weak: setB, Known: true}, Zone: "example.org.", Until: in(15 * time.Minute), WeakUntil: in(32 * time.Second),
+			View: View{Weak: setB, Struck: setB, Known: true}, Zone: "example.org.", Until: in(15 * time.Minute), WeakUntil: in(32 * time.Second),
 		}},
 	} {
 		table := New(3)

@@ -76,7 +76,7 @@ func (s *session) step(t *testing.T) {
 		}
 	case 7:
 		v := s.table.View(s.now, s.name())
-		if (v.Good|v.Bad|v.Weak|v.Refuses|v.Name|v.Poor)&^s.table.all != 0 || v.Good&v.Bad != 0 {
+		if (v.Good|v.Bad|v.Weak|v.Struck|v.Refuses|v.Name|v.Poor)&^s.table.all != 0 || v.Good&v.Bad != 0 || v.Weak&^v.Struck != 0 {
 			t.Errorf("%+v, of %d", v, s.n)
 		}
 	case 8:

@@ -69,7 +69,7 @@ func (m mapping) counts(c []uint8) []uint8 {
 func (m mapping) zone(z *zone) *zone {
 	return &zone{
 		good: m.set(z.good), bad: m.set(z.bad), refuses: m.set(z.refuses), weak: m.set(z.weak),
-		took: m.counts(z.took), strikes: m.counts(z.strikes),
+		took: m.counts(z.took), strikes: m.counts(z.strikes), struckBy: m.set(z.struckBy),
 		split: z.split, touched: z.touched, struck: z.struck,
 	}
 }

@@ -58,6 +58,7 @@ type View struct {
 	Good    Set  // have answered positively in the zone
 	Bad     Set  // have denied or refused there what another answered, and answered nothing
 	Weak    Set  // have failed there of late, more than once, where another answered
+	Struck  Set  // have failed there since they answered last, were it but once
 	Refuses Set  // have refused there
 	Name    Set  // the upstream that has answered this very name where others denied it
 	Poor    Set  // are wrong in more zones than they are right in
@@ -88,6 +89,7 @@ type zone struct {
 	touched            time.Time
 	weak               Set
 	strikes            []uint8   // failures since the last positive answer, by upstream; nil: none
+	struckBy           Set       // those of which there are any
 	struck             time.Time // the last of them
 }
 
@@ -132,6 +134,7 @@ func (v *View) add(now time.Time, e nameEntry, z *zone) {
 		if z.weak != 0 && now.Sub(z.struck) < weakFor {
 			v.Weak = z.weak
 		}
+		v.Struck = z.struckBy
 	}
 }
 
@@ -152,13 +155,14 @@ func (t *Table) Failed(now time.Time, name string, i int) {
 // strikeLocked records one more time that upstream i was of no use in z.
 func (t *Table) strikeLocked(now time.Time, z *zone, i int) {
 	if now.Sub(z.struck) >= weakFor {
-		z.weak = 0
+		z.weak, z.struckBy = 0, 0
 		clear(z.strikes)
 	}
 	if z.strikes == nil {
 		z.strikes = make([]uint8, len(t.right))
 	}
 	z.struck = now
+	z.struckBy |= Of(i)
 	if z.strikes[i]++; z.strikes[i] >= strikesOut {
 		z.strikes[i] = strikesOut
 		z.weak |= Of(i)
@@ -168,6 +172,7 @@ func (t *Table) strikeLocked(now time.Time, z *zone, i int) {
 // praiseLocked forgets the strikes of upstream i: it has answered.
 func (z *zone) praiseLocked(i int) {
 	z.weak &^= Of(i)
+	z.struckBy &^= Of(i)
 	if z.strikes != nil {
 		z.strikes[i] = 0
 	}

@@ -87,11 +87,16 @@ func TestView(t *testing.T) {
 		"split horizon, name of the one": {func(t *Table) {
 			t.Disputed(start, "www.example.org.", a, setB, 0)
 			t.Disputed(start, "db.example.org.", b, setA, 0)
-		}, "www.example.org.", View{Good: setA | setB, Name: setA, Known: true}},
+		}, "www.example.org.", View{Good: setA | setB, Struck: setA, Name: setA, Known: true}},
 		"split horizon, name of the other": {func(t *Table) {
 			t.Disputed(start, "www.example.org.", a, setB, 0)
 			t.Disputed(start, "db.example.org.", b, setA, 0)
-		}, "db.example.org.", View{Good: setA | setB, Name: setB, Known: true}},
+		}, "db.example.org.", View{Good: setA | setB, Struck: setA, Name: setB, Known: true}},
+		"late once": {func(t *Table) { t.Failed(start, "www.example.org.", b) }, "x.example.org.", View{Struck: setB, Known: true}},
+		"late, and answers": {func(t *Table) {
+			t.Failed(start, "www.example.org.", b)
+			t.Positive(start, "x.example.org.", b)
+		}, "x.example.org.", View{Good: setB, Known: true}},
 		"wrong in one zone": {func(t *Table) {
 			t.Disputed(start, "www.example.org.", a, setB, 0)
 		}, "new.test.", View{}},
@@ -256,7 +261,7 @@ func TestExpiry(t *testing.T) {
 			t.Agreed(before, Agreement{Name: "typo.example.org.", SOA: "", Absent: setA | setB | setC})
 		}, after, View{Good: setA, Bad: setB, Known: true}},
 		"only read":  {func(t *Table) { t.View(before, "www.example.org.") }, after, View{}},
-		"same again": {func(t *Table) { t.Disputed(before, "www.example.org.", c, setA, 0) }, after, View{Good: setA | setC, Bad: setB, Name: setC, Known: true}},
+		"same again": {func(t *Table) { t.Disputed(before, "www.example.org.", c, setA, 0) }, after, View{Good: setA | setC, Bad: setB, Struck: setA, Name: setC, Known: true}},
 	} {
 		table := New(3)
 		table.Disputed(start, "www.example.org.", a, setB, 0)
