@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -59,6 +60,33 @@ func TestHealthCheck(t *testing.T) {
 					return false
 				})
 				return found
+			})
+		})
+	}
+}
+
+// TestProbesEnd is about an upstream that loses one query and answers probes: it is probed, goes on to be asked, and is not probed for ever.
+func TestProbesEnd(t *testing.T) {
+	for _, options := range [][]string{nil, {"force_tcp"}, {"prefer_udp"}} {
+		t.Run(strings.Join(options, " "), func(t *testing.T) {
+			play(t, same("SERVFAIL, probed, NOERROR by 0, no more probes"), func(s *scene) string {
+				up := s.upstream("except probes drop")
+				s.forwarding("$0", append(options, "read_timeout 100ms", "health_check 20ms", "max_connect_attempts 1", "?timeout 200ms")...)
+				words := s.ask("lost.example.org.")
+				s.await("probe", func() bool { return up.Stats().Probes > 0 })
+				s.fail(up)
+				for i := range 5 { // as many as it takes to be believed
+					if got := s.ask(fmt.Sprintf("n%d.example.org.", i)); got != "NOERROR by 0" {
+						return words + ", then " + got
+					}
+				}
+				words += ", probed, " + s.ask("www.example.org.")
+				before, since := up.Stats().Probes, time.Now()
+				s.await("time", func() bool { return time.Since(since) > 300*time.Millisecond })
+				if n := up.Stats().Probes - before; n > 1 { // one may be under way
+					return fmt.Sprintf("%s, %d more probes", words, n)
+				}
+				return words + ", no more probes"
 			})
 		})
 	}

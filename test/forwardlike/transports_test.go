@@ -176,14 +176,25 @@ func pack(m *dns.Msg) []byte {
 // TestConnections is about connections that are kept, and that the upstream closes.
 func TestConnections(t *testing.T) {
 	const queries = 6
+	authority, err := fakedns.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := authority.Config("one.example")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		name  string
+		tls   bool
 		close int // after so many replies on it the upstream closes a connection; 0: it does not
 		want  string
 	}{
-		{"kept", 0, "6 answered over few connections"},
-		{"closed after each reply", 1, "6 answered over more"},
-		{"closed after some", 2, "6 answered over more"},
+		{"kept", false, 0, "6 answered over few connections"},
+		{"closed after each reply", false, 1, "6 answered over more"},
+		{"closed after some", false, 2, "6 answered over more"},
+		{"kept, by TLS", true, 0, "6 answered over few connections"},
+		{"closed after each reply, by TLS", true, 1, "6 answered over more"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			play(t, same(tc.want), func(s *scene) string {
@@ -194,10 +205,18 @@ func TestConnections(t *testing.T) {
 				}
 				s.accept(l, func(c net.Conn) {
 					conns.Add(1)
+					if tc.tls {
+						c = tls.Server(c, config)
+						defer c.Close() // as a server does that speaks TLS, by a close_notify
+					}
 					for n := 1; answer(c) && n != tc.close; n++ {
 					}
 				})
-				s.forwarding("$0", "force_tcp", "max_fails 0")
+				to := "$0"
+				if tc.tls {
+					to = "tls://$0"
+				}
+				s.forwarding(to, "force_tcp", "max_fails 0", "tls "+s.file("ca.pem", string(authority.PEM())), "tls_servername one.example")
 				right := 0
 				for i := range queries {
 					if s.ask(fmt.Sprintf("n%d.example.org.", i)) == "NOERROR with data" {
