@@ -143,6 +143,9 @@ func (t *afterthought) learn(a *upstream.Attempt, r exchange.Reply) {
 	case t.k == outcome.NoData && !address(t.key.Type):
 		f.table.DisputedType()
 	default:
+		if t.k == outcome.NoData {
+			f.table.Hollow(now, zones.Of(t.by.Index))
+		}
 		f.table.Disputed(now, t.key.Name, a.Index, zones.Of(t.by.Index), 0)
 		t.count(t.by)
 	}
@@ -157,6 +160,9 @@ func (t *afterthought) afterAnswer(now time.Time, a *upstream.Attempt, k outcome
 	case k == outcome.NoData && !address(t.key.Type):
 		f.table.DisputedType()
 	case k.Denied():
+		if k == outcome.NoData {
+			f.table.Hollow(now, zones.Of(a.Index))
+		}
 		f.table.Disputed(now, name, t.by.Index, zones.Of(a.Index), 0)
 		t.count(a)
 	case k == outcome.Refused:

@@ -103,7 +103,11 @@ func (w *walk) disputed(now time.Time, winner int) {
 			w.f.cfg.Observer.Disputed(u.To())
 		}
 	}
-	if w.typed != 0 && !address(w.req.Key.Type) {
+	switch {
+	case w.typed == 0:
+	case address(w.req.Key.Type):
+		w.f.table.Hollow(now, w.typed&^zones.Of(winner))
+	default:
 		w.f.table.DisputedType()
 		denied &^= w.typed
 	}
@@ -124,11 +128,11 @@ func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	d := w.f.table.Denied(now, zones.Denial{
 		Name: w.req.Key.Name, SOA: dnsmsg.SOA(r.Msg), By: a.Index, NoData: r.Kind == outcome.NoData,
 	})
-	h := held{reply: r, by: a, at: now, verify: d.Verify & w.eligible, credible: d.Credible}
+	h := held{reply: r, by: a, at: now, verify: d.Verify & w.eligible, credible: d.Credible, exists: d.Exists}
 	if w.held.by != nil {
 		h.at = w.held.at
 		if !better(h, w.held) {
-			h.reply, h.by = w.held.reply, w.held.by
+			h.reply, h.by, h.exists = w.held.reply, w.held.by, w.held.exists
 		}
 		if !d.Credible {
 			h.verify &= w.held.verify
@@ -142,10 +146,14 @@ func (w *walk) deniedBy(now time.Time, a *upstream.Attempt, r exchange.Reply) bo
 	return w.verify(now)
 }
 
-// better tells which of two denials is the one to pass on: that of the
-// upstream which is credible in the zone; that the name exists rather than
-// that it does not; with an SOA rather than without.
+// better tells which of two denials is the one to pass on: the one that shows
+// that the name exists; that of the upstream which is credible in the zone;
+// that the name exists rather than that it does not; with an SOA rather than
+// without.
 func better(a, b held) bool {
+	if a.exists != b.exists && a.reply.Kind != b.reply.Kind {
+		return a.exists
+	}
 	if a.credible != b.credible {
 		return a.credible
 	}

@@ -91,6 +91,32 @@ func TestDisputedLate(t *testing.T) {
 	}
 }
 
+// TestNameExists holds that a server which is wrong about most names is believed
+// where it says that one exists, until it has said so of names of others.
+func TestNameExists(t *testing.T) {
+	public := within("corp.test.", nx, good)
+	for name, tc := range map[string]struct {
+		internal behaviour
+		want     outcome.Kind
+	}{
+		"denies other names": {within("corp.test.", nodata, nx), outcome.NoData},
+		"denies no name":     {nodata, outcome.NXDomain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r *rig) {
+				for _, zone := range []string{"example.org.", "example.com.", "example.net."} {
+					r.ask(request("www." + zone))
+				}
+				for i := range 40 {
+					if a, _ := r.ask(request(fmt.Sprintf("n%d.corp.test.", i))); a.Kind != tc.want {
+						t.Fatalf("query %d: %+v, want %s", i, a, tc.want)
+					}
+				}
+			}, tc.internal, public)
+		})
+	}
+}
+
 func TestDenialTrusted(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Trust = true }, func(t *testing.T, r *rig) {
 		for i := range 5 {

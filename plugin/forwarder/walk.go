@@ -69,6 +69,7 @@ type held struct {
 	at       time.Time
 	verify   zones.Set // who may still contradict
 	credible bool
+	exists   bool // it shows that the name exists
 }
 
 // Waits.

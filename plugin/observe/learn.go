@@ -37,7 +37,11 @@ func (q *Query) answered(now time.Time, i int) {
 	m, name := q.m, q.question.Name
 	l := m.memory.answer(now, q.question, i)
 	denied := l.absent | l.noData
-	if l.noData != 0 && !address(q.question.Type) {
+	switch {
+	case l.noData == 0:
+	case address(q.question.Type):
+		m.table.Hollow(now, l.noData)
+	default:
 		m.table.DisputedType()
 		denied &^= l.noData
 	}
@@ -50,7 +54,7 @@ func (q *Query) answered(now time.Time, i int) {
 	switch {
 	case denied|refused != 0:
 		m.table.Disputed(now, name, i, denied, refused)
-	case !q.view.Good.Has(i) || q.view.Refuses.Has(i):
+	case !q.view.Good.Has(i) || q.view.Refuses.Has(i) || q.view.Struck.Has(i):
 		m.table.Positive(now, name, i)
 	}
 	q.excelled(now, i, l.failures)
@@ -96,9 +100,12 @@ func (q *Query) denied(now time.Time, i int, r exchange.Reply) {
 		q.contradicted = true
 		if noData && !address(q.question.Type) {
 			m.table.DisputedType()
-		} else {
-			m.table.Disputed(now, name, l.answerer, zones.Of(i), 0)
+			return
 		}
+		if noData {
+			m.table.Hollow(now, zones.Of(i))
+		}
+		m.table.Disputed(now, name, l.answerer, zones.Of(i), 0)
 		return
 	}
 	q.excelled(now, i, l.failures)

@@ -1,10 +1,13 @@
 package zones
 
+import "slices"
+
 // Inherit returns a table for a pool that has changed, with what old knows.
 // was gives, for each upstream of the new pool, its index in the old one, and
 // is negative for one that was not in it.
 func Inherit(old *Table, was []int) *Table {
 	t := New(len(was))
+	t.seed = old.seed
 	m := mapping{was: was}
 	for _, i := range was {
 		m.grown = m.grown || i < 0
@@ -28,6 +31,11 @@ func Inherit(old *Table, was []int) *Table {
 	}
 	for _, key := range old.parents.Keys() {
 		t.parents.Add(key, struct{}{})
+	}
+	for i, k := range was {
+		if k >= 0 {
+			t.hollow[i] = old.hollow[k]
+		}
 	}
 	t.disputes.Store(old.disputes.Load())
 	t.differs.Store(old.differs.Load())
@@ -69,7 +77,7 @@ func (m mapping) counts(c []uint8) []uint8 {
 func (m mapping) zone(z *zone) *zone {
 	return &zone{
 		good: m.set(z.good), bad: m.set(z.bad), refuses: m.set(z.refuses), weak: m.set(z.weak),
-		took: m.counts(z.took), strikes: m.counts(z.strikes), struckBy: m.set(z.struckBy),
+		took: m.counts(z.took), strikes: m.counts(z.strikes), struckBy: m.set(z.struckBy), absent: slices.Clone(z.absent),
 		split: z.split, touched: z.touched, struck: z.struck,
 	}
 }

@@ -18,6 +18,7 @@
 package zones
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,7 @@ const (
 	roundsDark = 16               // the same where nobody has shown to know the zone
 	poorAt     = 2                // zones in which an upstream was wrong before it is poor
 	confidence = 16               // agreed denials without a dispute that make a pool uniform
+	hollowAt   = 2                // times that an upstream was wrong with NODATA before it shows nothing
 	strikesOut = 3                // failures that make an upstream weak in a zone
 	weakFor    = 30 * time.Second // and for how long
 )
@@ -80,12 +82,15 @@ type Table struct {
 	names   *lru.Cache[string, nameEntry]
 	right   []int // zones in which an upstream is good, by index
 	wrong   []int // zones in which it is bad
+	hollow  []hollow
+	seed    maphash.Seed
 }
 
 type zone struct {
 	good, bad, refuses Set
-	took               []uint8 // agreed denials that an upstream took part in, by index; nil: none
-	split              bool    // two have answered positively what the other denied
+	took               []uint8  // agreed denials of different names that an upstream took part in, by index; nil: none
+	absent             []absent // the last names that were agreed on
+	split              bool     // two have answered positively what the other denied
 	touched            time.Time
 	weak               Set
 	strikes            []uint8   // failures since the last positive answer, by upstream; nil: none
@@ -100,7 +105,7 @@ type nameEntry struct {
 
 // New returns an empty table for n upstreams, at most 64.
 func New(n int) *Table {
-	t := &Table{all: Set(1)<<uint(n) - 1, right: make([]int, n), wrong: make([]int, n)}
+	t := &Table{all: Set(1)<<uint(n) - 1, right: make([]int, n), wrong: make([]int, n), hollow: make([]hollow, n), seed: maphash.MakeSeed()}
 	if n >= 64 {
 		t.all = ^Set(0)
 	}
@@ -254,6 +259,7 @@ func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused
 	if z.good&denied != 0 { // who is right here denies what another answers
 		z.split = true
 		clear(z.took)
+		z.absent = nil
 	}
 	t.changeLocked(z, func() {
 		z.good |= Of(winner)
@@ -287,163 +293,6 @@ func deeper(parent, floor string) string {
 		return parent
 	}
 	return floor
-}
-
-// Agreement is a denial that nobody contradicted.
-type Agreement struct {
-	Name    string // lower case, fully qualified
-	SOA     string // the owner of the SOA that came with a denial, or ""
-	Absent  Set    // said NXDOMAIN
-	NoData  Set    // said NODATA: that the name exists
-	Refused Set    // refused to answer, or failed to
-}
-
-// Agreed records an agreement. Where some say that the name exists and others
-// that it does not, that is none, unless those who know the zone, or are not
-// known to be wrong, are of one mind.
-func (t *Table) Agreed(now time.Time, a Agreement) {
-	floor := dnsmsg.Registrable(a.Name)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, z := t.findLocked(now, a.Name, floor)
-	if z == nil {
-		z = t.addLocked(now, zoneOf(a.Name, a.SOA, floor))
-	}
-	z.touched = now
-	unreliable := (z.bad | Set(t.poor.Load())) &^ z.good
-	if a.Absent&^unreliable != 0 && a.NoData&^unreliable != 0 && (z.good&a.Absent == 0 || z.good&a.NoData != 0) {
-		t.agreed.Store(0)
-		t.differs.Store(true)
-		if z.good&a.NoData != 0 && z.good&a.Absent == 0 {
-			t.changeLocked(z, func() { z.bad |= a.Absent })
-		}
-		return
-	}
-	t.agreed.Add(1)
-	t.parents.Add(dnsmsg.Parent(a.Name), struct{}{})
-	if z.took == nil {
-		z.took = make([]uint8, len(t.right))
-	}
-	for i := range z.took {
-		if (a.Absent | a.NoData | a.Refused).Has(i) && z.took[i] < roundsDark {
-			z.took[i]++
-		}
-	}
-}
-
-func zoneOf(name, soa, floor string) string {
-	if len(soa) > len(floor) && dnsmsg.Within(name, soa) && dnsmsg.Within(soa, floor) {
-		return soa
-	}
-	return floor
-}
-
-// Doubt is how far a denial may be believed.
-type Doubt struct {
-	// Verify are the upstreams that might contradict and have not been heard on the zone.
-	Verify Set
-	// Credible says that the denial may be passed on if nobody contradicts, though not all could be asked.
-	Credible bool
-}
-
-// Denial is a reply that denies a name.
-type Denial struct {
-	Name   string // lower case, fully qualified
-	SOA    string // the owner of the SOA that came with it, or ""
-	By     int    // the upstream
-	NoData bool   // the type alone is denied
-}
-
-// Denied tells how far to believe a denial.
-func (t *Table) Denied(now time.Time, d Denial) Doubt {
-	others := t.all &^ Of(d.By)
-	if others == 0 {
-		return Doubt{Credible: true}
-	}
-	j := judgement{
-		Denial: d, others: others, poor: Set(t.poor.Load()), floor: dnsmsg.Registrable(d.Name),
-		uniform: !t.differs.Load() && t.agreed.Load() >= confidence,
-		sampled: t.sample.Add(1)%SampleEvery == 0,
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e, ok := t.names.Get(d.Name); ok && !e.good.Has(d.By) && now.Sub(e.touched) < expires {
-		return Doubt{Verify: others} // this very name has been answered by another
-	}
-	j.sibling = t.parents.Contains(dnsmsg.Parent(d.Name))
-	_, z := t.findLocked(now, d.Name, j.floor)
-	if z == nil {
-		return j.unknown()
-	}
-	return j.known(z)
-}
-
-// judgement is what a denial is judged by.
-type judgement struct {
-	Denial
-	others  Set
-	poor    Set
-	floor   string // the registrable domain
-	uniform bool   // the pool has always agreed
-	sampled bool   // this one is verified in any case
-	sibling bool   // a name beside it has been agreed on
-}
-
-// knowsZone reports whether the denial came with the SOA of a zone at or below
-// the registrable domain.
-func (j judgement) knowsZone() bool {
-	return j.SOA != "" && j.floor != "." && dnsmsg.Within(j.Name, j.SOA) && dnsmsg.Within(j.SOA, j.floor)
-}
-
-// unknown judges a denial in a zone of which nothing is known.
-func (j judgement) unknown() Doubt {
-	if j.uniform && j.NoData && j.knowsZone() && !j.sampled {
-		return Doubt{Credible: true}
-	}
-	return Doubt{Verify: j.others, Credible: !j.poor.Has(j.By)}
-}
-
-// known judges a denial in a known zone.
-func (j judgement) known(z *zone) Doubt {
-	d := Doubt{Verify: j.others, Credible: !z.bad.Has(j.By) && (z.good.Has(j.By) || (z.good == 0 && !j.poor.Has(j.By)))}
-	if j.sampled {
-		return d
-	}
-	d.Verify &^= z.refuses
-	if !d.Credible || z.split {
-		return d
-	}
-	// It is the one that knows the zone, and the others are wrong in most zones, and have known nothing here.
-	authority := z.good.Has(j.By) && d.Verify&(^j.poor|z.good) == 0
-	if j.NoData && (j.uniform || authority) {
-		d.Verify = 0
-		return d
-	}
-	d.Verify &^= j.heard(z, authority)
-	return d
-}
-
-// heard returns the upstreams that need not be asked any more: they took part
-// in enough agreements in the zone, one of them right beside the name, for a
-// domain below may be somebody else's.
-func (j judgement) heard(z *zone, authority bool) Set {
-	if !j.sibling {
-		return 0
-	}
-	need := uint8(rounds)
-	switch {
-	case j.uniform || authority:
-		need = 1
-	case z.good == 0 && !j.knowsZone():
-		need = roundsDark
-	}
-	var s Set
-	for i, n := range z.took {
-		if n >= need {
-			s |= Of(i)
-		}
-	}
-	return s
 }
 
 func (t *Table) addLocked(now time.Time, key string) *zone {

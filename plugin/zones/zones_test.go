@@ -143,76 +143,118 @@ func TestDenied(t *testing.T) {
 		d     Denial
 		want  Doubt
 	}{
-		"nothing known":        {func(*Table) {}, Denial{Name: "x.example.org.", By: a}, Doubt{setB | setC, true}},
-		"nothing known, other": {func(*Table) {}, Denial{Name: "x.example.org.", By: b}, Doubt{setA | setC, true}},
+		"nothing known":        {func(*Table) {}, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"nothing known, other": {func(*Table) {}, Denial{Name: "x.example.org.", By: b}, Doubt{Verify: setA | setC, Credible: true}},
 		"poor, new zone": {func(t *Table) {
 			dispute(t)
 			t.Disputed(start, "www.example.com.", a, setB, 0)
-		}, Denial{Name: "x.example.net.", By: b}, Doubt{setA | setC, false}},
-		"the one that is right":           {dispute, Denial{Name: "x.example.org.", By: a}, Doubt{setB | setC, true}},
-		"the one that is wrong":           {dispute, Denial{Name: "x.example.org.", By: b}, Doubt{setA | setC, false}},
-		"one not heard, another is right": {dispute, Denial{Name: "x.example.org.", By: c}, Doubt{setA | setB, false}},
+		}, Denial{Name: "x.example.net.", By: b}, Doubt{Verify: setA | setC}},
+		"the one that is right":           {dispute, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"the one that is wrong":           {dispute, Denial{Name: "x.example.org.", By: b}, Doubt{Verify: setA | setC}},
+		"one not heard, another is right": {dispute, Denial{Name: "x.example.org.", By: c}, Doubt{Verify: setA | setB}},
 		"the disputed name": {func(t *Table) {
 			dispute(t)
 			agree(t, 4, "example.org.", all)
-		}, Denial{Name: "www.example.org.", By: b}, Doubt{setA | setC, false}},
+		}, Denial{Name: "www.example.org.", By: b}, Doubt{Verify: setA | setC}},
 		"who refuses is not asked": {func(t *Table) {
 			t.Disputed(start, "www.example.org.", a, 0, setB)
-		}, Denial{Name: "x.example.org.", By: a}, Doubt{setC, true}},
-		"agreed three times":     {func(t *Table) { agree(t, 3, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setB | setC, true}},
-		"agreed four times":      {func(t *Table) { agree(t, 4, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{0, true}},
-		"agreed without one":     {func(t *Table) { agree(t, 4, "example.org.", setA|setB) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setC, true}},
-		"agreed on another zone": {func(t *Table) { agree(t, 4, "example.org.", all) }, Denial{Name: "x.example.com.", By: a}, Doubt{setB | setC, true}},
-		"agreed without an SOA":  {func(t *Table) { agree(t, 15, "example.org.", all); agree(t, 1, "example.com.", all) }, Denial{Name: "x.example.org.", By: a}, Doubt{0, true}},
+		}, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setC, Credible: true}},
+		"agreed three times": {func(t *Table) { agree(t, 3, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"agreed four times":  {func(t *Table) { agree(t, 4, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Credible: true}},
+		"agreed four times on one name": {func(t *Table) {
+			for range 4 {
+				agree(t, 1, "example.org.", all)
+			}
+		}, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"agreed four times on this name": {func(t *Table) {
+			for range 4 {
+				agree(t, 1, "example.org.", all)
+			}
+		}, Denial{Name: "n0.example.org.", SOA: "example.org.", By: a}, Doubt{Credible: true}},
+		"agreed three times on this name": {func(t *Table) {
+			for range 3 {
+				agree(t, 1, "example.org.", all)
+			}
+		}, Denial{Name: "n0.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"agreed four times on two names": {func(t *Table) {
+			for range 2 {
+				agree(t, 2, "example.org.", all)
+			}
+		}, Denial{Name: "n0.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"agreed without one":     {func(t *Table) { agree(t, 4, "example.org.", setA|setB) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setC, Credible: true}},
+		"agreed on another zone": {func(t *Table) { agree(t, 4, "example.org.", all) }, Denial{Name: "x.example.com.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"agreed without an SOA":  {func(t *Table) { agree(t, 15, "example.org.", all); agree(t, 1, "example.com.", all) }, Denial{Name: "x.example.org.", By: a}, Doubt{Credible: true}},
 		"agreed 15 times without an SOA, in a pool that differs": {func(t *Table) {
 			t.Disputed(start, "www.test.", a, setB, 0)
 			agree(t, 15, "example.org.", all)
-		}, Denial{Name: "x.example.org.", By: a}, Doubt{setB | setC, true}},
+		}, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"agreed 16 times without an SOA, in a pool that differs": {func(t *Table) {
 			t.Disputed(start, "www.test.", a, setB, 0)
 			agree(t, 16, "example.org.", all)
-		}, Denial{Name: "x.example.org.", By: a}, Doubt{0, true}},
+		}, Denial{Name: "x.example.org.", By: a}, Doubt{Credible: true}},
 		"agreed, then one that knew nothing denies what another answers": {func(t *Table) {
 			agree(t, 4, "example.org.", all)
 			dispute(t)
-		}, Denial{Name: "x.example.org.", By: b}, Doubt{setA | setC, false}},
+		}, Denial{Name: "x.example.org.", By: b}, Doubt{Verify: setA | setC}},
 		"agreed, then split": {func(t *Table) {
 			agree(t, 4, "example.org.", all)
 			split(t)
-		}, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setB | setC, true}},
-		"agreed below the SOA": {func(t *Table) { agree(t, 4, "corp.example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setB | setC, true}},
+		}, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"agreed below the SOA": {func(t *Table) { agree(t, 4, "corp.example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"SOA above the registrable domain is no key": {func(t *Table) {
 			for i := range 4 {
 				t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.test%d.org.", i, i), SOA: "org.", Absent: all})
 			}
-		}, Denial{Name: "x.example.org.", By: a}, Doubt{setB | setC, true}},
+		}, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"SOA elsewhere is no key": {func(t *Table) {
 			for i := range 4 {
 				t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.example.org.", i), SOA: "example.com.", Absent: all})
 			}
-		}, Denial{Name: "x.example.com.", By: a}, Doubt{setB | setC, true}},
+		}, Denial{Name: "x.example.com.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"split horizon is never agreed on": {func(t *Table) {
 			split(t)
 			agree(t, 9, "example.org.", all)
-		}, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setB | setC, true}},
-		"authority: beside a name agreed on":              {authority, Denial{Name: "typo2.example.org.", By: a}, Doubt{0, true}},
-		"authority: elsewhere in the zone":                {authority, Denial{Name: "x.sub.example.org.", By: a}, Doubt{setB | setC, true}},
-		"authority: where nothing was agreed":             {authority, Denial{Name: "typo.example.com.", By: a}, Doubt{setB | setC, true}},
-		"authority: the type":                             {authority, Denial{Name: "x.sub.example.org.", By: a, NoData: true}, Doubt{0, true}},
-		"no authority: one of those in error":             {authority, Denial{Name: "typo2.example.org.", By: b}, Doubt{setA | setC, false}},
-		"uniform: the type, in a new zone":                {func(t *Table) { agree(t, 16, "example.com.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a, NoData: true}, Doubt{0, true}},
-		"uniform: the type, SOA of a suffix":              {func(t *Table) { agree(t, 16, "example.com.", all) }, Denial{Name: "x.example.org.", SOA: "org.", By: a, NoData: true}, Doubt{setB | setC, true}},
-		"uniform: the type, SOA elsewhere":                {func(t *Table) { agree(t, 16, "example.com.", all) }, Denial{Name: "x.example.org.", SOA: "example.net.", By: a, NoData: true}, Doubt{setB | setC, true}},
-		"uniform: the type, in a zone where one was late": {func(t *Table) { agree(t, 16, "example.com.", all); t.Failed(start, "www.example.org.", b) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a, NoData: true}, Doubt{0, true}},
-		"uniform: the name, in a new zone":                {func(t *Table) { agree(t, 16, "example.com.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setB | setC, true}},
-		"uniform: the name, agreed on once":               {func(t *Table) { agree(t, 15, "example.com.", all); agree(t, 1, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{0, true}},
-		"not uniform yet":                                 {func(t *Table) { agree(t, 14, "example.com.", all); agree(t, 1, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setB | setC, true}},
+		}, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"authority: beside a name agreed on":              {authority, Denial{Name: "typo2.example.org.", By: a}, Doubt{Credible: true}},
+		"authority: elsewhere in the zone":                {authority, Denial{Name: "x.sub.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"authority: where nothing was agreed":             {authority, Denial{Name: "typo.example.com.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"authority: the type":                             {authority, Denial{Name: "x.sub.example.org.", By: a, NoData: true}, Doubt{Credible: true, Exists: true}},
+		"no authority: one of those in error":             {authority, Denial{Name: "typo2.example.org.", By: b}, Doubt{Verify: setA | setC}},
+		"uniform: the type, in a new zone":                {func(t *Table) { agree(t, 16, "example.com.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a, NoData: true}, Doubt{Credible: true, Exists: true}},
+		"uniform: the type, SOA of a suffix":              {func(t *Table) { agree(t, 16, "example.com.", all) }, Denial{Name: "x.example.org.", SOA: "org.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true, Exists: true}},
+		"uniform: the type, SOA elsewhere":                {func(t *Table) { agree(t, 16, "example.com.", all) }, Denial{Name: "x.example.org.", SOA: "example.net.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true, Exists: true}},
+		"uniform: the type, in a zone where one was late": {func(t *Table) { agree(t, 16, "example.com.", all); t.Failed(start, "www.example.org.", b) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a, NoData: true}, Doubt{Credible: true, Exists: true}},
+		"uniform: the name, in a new zone":                {func(t *Table) { agree(t, 16, "example.com.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"uniform: the name, agreed on once":               {func(t *Table) { agree(t, 15, "example.com.", all); agree(t, 1, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Credible: true}},
+		"not uniform yet":                                 {func(t *Table) { agree(t, 14, "example.com.", all); agree(t, 1, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"not uniform any more after a dispute": {func(t *Table) {
 			agree(t, 16, "example.com.", all)
 			agree(t, 1, "example.org.", all)
 			t.Disputed(start, "www.test.", a, setB, 0)
-		}, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{setB | setC, true}},
-		"a refusal elsewhere leaves agreement": {func(t *Table) { agree(t, 4, "example.org.", all); t.Disputed(start, "www.test.", a, 0, setB) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{0, true}},
+		}, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"the type, by one that has said so idly once": {func(t *Table) { t.Hollow(start, setA) }, Denial{Name: "x.example.org.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true, Exists: true}},
+		"the type, by one that has said so idly":      {func(t *Table) { t.Hollow(start, setA); t.Hollow(start, setA) }, Denial{Name: "x.example.org.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true}},
+		"the type, long after":                        {func(t *Table) { t.Hollow(start.Add(-expires), setA); t.Hollow(start.Add(-expires), setA) }, Denial{Name: "x.example.org.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true, Exists: true}},
+		"the type, by one that is wrong with names": {func(t *Table) {
+			t.Disputed(start, "www.example.com.", a, setB, 0)
+			t.Disputed(start, "www.example.net.", a, setB, 0)
+		}, Denial{Name: "x.example.org.", By: b, NoData: true}, Doubt{Verify: setA | setC, Exists: true}},
+		"one says that the names exist": {func(t *Table) {
+			t.Disputed(start, "www.example.com.", a, setB, 0)
+			t.Disputed(start, "www.example.net.", a, setB, 0)
+			for i := range 20 {
+				t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.example.org.", i), Absent: setA, NoData: setB})
+			}
+		}, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
+		"one says that all names exist": {func(t *Table) {
+			for range 2 {
+				t.Hollow(start, setB)
+			}
+			for i := range 20 {
+				t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.example.org.", i), Absent: setA | setC, NoData: setB})
+			}
+		}, Denial{Name: "x.example.org.", By: a}, Doubt{Credible: true}},
+		"a refusal elsewhere leaves agreement": {func(t *Table) { agree(t, 4, "example.org.", all); t.Disputed(start, "www.test.", a, 0, setB) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Credible: true}},
 	} {
 		table := New(3)
 		tc.learn(table)
