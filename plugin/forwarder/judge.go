@@ -170,7 +170,11 @@ func (w *walk) verify(now time.Time) bool {
 	open := zones.Set(0)
 	for i, u := range w.f.cfg.Upstreams {
 		switch {
-		case !w.held.verify.Has(i) || w.denied.Has(i) || w.refused.Has(i) || w.hasFailed(i):
+		case !w.held.verify.Has(i) || w.denied.Has(i) || w.refused.Has(i):
+		case w.hasFailed(i):
+			if !w.held.credible && w.onlyUDPFailed(now, i) && w.launch(now, i, exchange.Options{TCP: true}) {
+				open |= zones.Of(i)
+			}
 		case w.tried.Has(i):
 			open |= zones.Of(i)
 		case u.Silent() && (w.held.credible || u.Dead(now)):
@@ -196,6 +200,17 @@ func (w *walk) hasFailed(i int) bool {
 		}
 	}
 	return n > 0 && n == w.triesOf(i)
+}
+
+// onlyUDPFailed reports whether upstream i has been asked by UDP alone, and may
+// be reached by TCP still.
+func (w *walk) onlyUDPFailed(now time.Time, i int) bool {
+	for k, a := range w.failed {
+		if a.Index == i && (a.Options.TCP || w.kinds[k].Answered()) {
+			return false
+		}
+	}
+	return w.up(i).Transport() == "dns" && !w.up(i).TCPDown(now)
 }
 
 func (w *walk) triesOf(i int) int {

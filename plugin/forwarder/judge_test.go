@@ -117,6 +117,24 @@ func TestNameExists(t *testing.T) {
 	}
 }
 
+// TestVerifiersByTCP holds that the denial of a server which is known to be wrong
+// is checked by TCP where those who are right do not answer by UDP.
+func TestVerifiersByTCP(t *testing.T) {
+	for name, udp := range map[string]behaviour{"refused": says(outcome.ConnRefused, 0), "silent": silent} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r *rig) {
+				for i := range 5 {
+					r.ask(request(fmt.Sprintf("n%d.example.org.", i)))
+				}
+				r.servers[1].set(byTCP(good, udp))
+				if a, took := r.ask(request("www.example.org.")); a.Kind != outcome.OK || took > 100*ms {
+					t.Errorf("%+v after %s", a, took)
+				}
+			}, nx, good)
+		})
+	}
+}
+
 func TestDenialTrusted(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Trust = true }, func(t *testing.T, r *rig) {
 		for i := range 5 {

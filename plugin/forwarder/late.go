@@ -203,9 +203,9 @@ func (w *walk) fits() int {
 }
 
 // lateVerifier asks late verifiers again, since a packet may be lost, and for a
-// sign of life: by TCP where packets do get lost, which resends, so that one
-// further attempt is enough. Else the upstream is slow, and connecting would
-// take longer still.
+// sign of life: by TCP where packets do get lost, which resends, and where the
+// denial is no use without them, so that one further attempt is enough. Else
+// the upstream is slow, and connecting would take longer still.
 func (w *walk) lateVerifier(now time.Time) {
 	w.lateAt = time.Time{}
 	for i, u := range w.f.cfg.Upstreams {
@@ -213,7 +213,7 @@ func (w *walk) lateVerifier(now time.Time) {
 			continue
 		}
 		u.AskProbe()
-		tcp := u.Transport() == "dns" && !u.TCPDown(now) && u.Loss() >= lossy && !w.connecting(i)
+		tcp := u.Transport() == "dns" && !u.TCPDown(now) && !w.connecting(i) && (!w.held.credible || w.triesOf(i) > 1 || u.Loss() >= lossy)
 		if w.launch(now, i, exchange.Options{TCP: tcp, Fresh: !tcp}) {
 			w.f.cfg.Observer.Hedge(HedgeSent)
 		}
@@ -233,7 +233,7 @@ func (w *walk) checkVerifiers(now time.Time) bool {
 	}
 	alive := false
 	for _, a := range w.tries {
-		if w.held.verify.Has(a.Index) && w.open(a.Index) && a.Upstream.Heard(a.SentAt) {
+		if w.held.verify.Has(a.Index) && w.open(a.Index) && a.Upstream.HeardSame(a) {
 			alive = true
 		}
 	}

@@ -70,7 +70,7 @@ func withoutPath(err error) error {
 // and in their order. What stands in the place of one and is no address is
 // passed over, as resolvers do. The error is ErrEmpty where none remains.
 func Parse(text []byte) ([]netip.Addr, error) {
-	conf, err := dns.ClientConfigFromReader(bytes.NewReader(text))
+	conf, err := dns.ClientConfigFromReader(bytes.NewReader(withoutLong(text)))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEmpty, err)
 	}
@@ -90,4 +90,22 @@ func Parse(text []byte) ([]netip.Addr, error) {
 		return nil, ErrEmpty
 	}
 	return servers, nil
+}
+
+// maxLine is the length in octets of the longest line that may list a name
+// server. At much longer ones the library stops reading, and says nothing.
+const maxLine = 4096
+
+// withoutLong returns text without the lines that are longer.
+func withoutLong(text []byte) []byte {
+	if len(text) <= maxLine {
+		return text
+	}
+	var kept []byte
+	for line := range bytes.Lines(text) {
+		if len(line) <= maxLine {
+			kept = append(kept, line...)
+		}
+	}
+	return kept
 }

@@ -28,6 +28,7 @@ func TestParse(t *testing.T) {
 		{"nameserver\n;nameserver 192.0.2.1\n", ""},
 		{"\x00\xff\x7fELF nameserver 192.0.2.1", ""},
 		{strings.Repeat("x", 70000), ""},
+		{"# " + strings.Repeat("x", 70000) + "\nnameserver 192.0.2.1\n", "192.0.2.1"},
 	} {
 		got, err := Parse([]byte(tc.text))
 		if words := words(got); words != tc.want || (err != nil) != (tc.want == "") || err != nil && !errors.Is(err, ErrEmpty) {

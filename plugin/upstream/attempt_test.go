@@ -395,3 +395,21 @@ func TestHeldUp(t *testing.T) {
 		}
 	})
 }
+
+// TestHeardSame holds that a reply by TCP is no sign that one by UDP will come, nor the reverse.
+func TestHeardSame(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		for _, tcp := range []bool{false, true} {
+			open := map[bool]*Attempt{}
+			for _, by := range []bool{false, true} {
+				open[by] = r.start(outcome.OK, never, &Attempt{Options: exchange.Options{TCP: by}}, make(chan Result, 1))
+			}
+			time.Sleep(ms)
+			r.start(outcome.OK, ms, &Attempt{Options: exchange.Options{TCP: tcp}}, make(chan Result, 1))
+			time.Sleep(2 * ms)
+			if !r.u.HeardSame(open[tcp]) || r.u.HeardSame(open[!tcp]) {
+				t.Errorf("a reply, by TCP: %t: %t for one sent so, %t for the other", tcp, r.u.HeardSame(open[tcp]), r.u.HeardSame(open[!tcp]))
+			}
+		}
+	})
+}

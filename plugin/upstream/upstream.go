@@ -205,6 +205,18 @@ func (u *Upstream) ProbeByTCP(now time.Time, n int) bool {
 // HeardStream reports whether the upstream has replied over a stream since t.
 func (u *Upstream) HeardStream(t time.Time) bool { return u.stream.Load() > u.since(t) }
 
+// HeardSame reports whether the upstream has replied to anything since attempt
+// a was sent, in the way that a went.
+func (u *Upstream) HeardSame(a *Attempt) bool {
+	switch {
+	case u.cfg.Transport != "dns":
+		return u.Heard(a.SentAt)
+	case a.Options.TCP:
+		return u.HeardStream(a.SentAt)
+	}
+	return u.udp.heard.Load() > u.since(a.SentAt)
+}
+
 // AskProbe asks for a probe soon: somebody waits for the upstream longer than usual.
 func (u *Upstream) AskProbe() {
 	if u.wanted.CompareAndSwap(false, true) && u.cfg.Wake != nil {

@@ -202,7 +202,8 @@ listen-address=127.0.0.1
 bind-interfaces
 no-resolv
 no-hosts
-no-daemon
+keep-in-foreground
+log-facility=-
 user=root
 pid-file=
 cache-size=0

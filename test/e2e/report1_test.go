@@ -212,17 +212,22 @@ func (r *report) promises(t *testing.T, base figures, rows *table) *server {
 	if n := first.kind + rest.kind; float64(n) > kindShare*float64(len(r.questions)) {
 		t.Errorf("%d of %d denials of the wrong kind", n, len(r.questions))
 	}
+	soft := t.Errorf
+	if first.disturbed() || rest.disturbed() { // in each try
+		t.Logf("the machine was busy all the time; no failures, if any:")
+		soft = t.Logf
+	}
 	if limit := settlingMax + first.controlMax; first.max > limit {
-		t.Errorf("while settling, one lookup took %v; at most %v", first.max, limit)
+		soft("while settling, one lookup took %v; at most %v", first.max, limit)
 	}
 	if per := rest.perQuery(); per > perQueryBound {
-		t.Errorf("%.3f upstream queries per query once settled; at most %v", per, perQueryBound)
+		soft("%.3f upstream queries per query once settled; at most %v", per, perQueryBound)
 	}
 	if limit := base.p50First + max(p50Floor, time.Duration(p50Share*float64(base.p50First))); rest.p50First > limit {
-		t.Errorf("p50 %v once settled; at most %v (the good upstream alone: %v)", rest.p50First, limit, base.p50First)
+		soft("p50 %v once settled; at most %v (the good upstream alone: %v)", rest.p50First, limit, base.p50First)
 	}
 	if limit := max(p99Floor, p99Times*base.p99, p99Times*rest.controlP99); rest.p99 > limit {
-		t.Errorf("p99 %v once settled; at most %v", rest.p99, limit)
+		soft("p99 %v once settled; at most %v", rest.p99, limit)
 	}
 	if d, g := s.descriptors(), s.goroutines(); d > descriptors+growth || g > goroutines+growth {
 		t.Errorf("%d descriptors and %d goroutines after the load; before: %d and %d", d, g, descriptors, goroutines)
