@@ -172,7 +172,7 @@ func (w *walk) verify(now time.Time) bool {
 		switch {
 		case !w.held.verify.Has(i) || w.denied.Has(i) || w.refused.Has(i):
 		case w.hasFailed(i):
-			if !w.held.credible && w.onlyUDPFailed(now, i) && w.launch(now, i, exchange.Options{TCP: true}) {
+			if w.verifyByTCP(now, i) {
 				open |= zones.Of(i)
 			}
 		case w.tried.Has(i):
@@ -189,6 +189,11 @@ func (w *walk) verify(now time.Time) bool {
 		w.checkAt = w.held.at.Add(verifyShort)
 	}
 	return false
+}
+
+// verifyByTCP asks upstream i by TCP, where that is left, about a denial that is no use without.
+func (w *walk) verifyByTCP(now time.Time, i int) bool {
+	return !w.held.credible && w.onlyUDPFailed(now, i) && w.launch(now, i, exchange.Options{TCP: true})
 }
 
 // hasFailed reports whether all attempts that were made with upstream i have failed.
