@@ -211,7 +211,7 @@ func (a *Attempt) age(t int64, linger int64) (now stage, changed bool) {
 		return timedOut, true
 	case t >= a.overdueAt && a.stage == pending:
 		if at, _ := a.sentLocked(); at.After(a.SentAt) { // it had to wait for a connection
-			a.overdueAt = min(a.Upstream.since(at.Add(a.patience)), a.giveUpAt)
+			a.overdueAt = min(max(a.overdueAt, a.Upstream.since(at.Add(a.patience))), a.giveUpAt)
 		}
 		if t < a.overdueAt {
 			return pending, false
