@@ -320,7 +320,11 @@ func (w *walk) noteFailure(now time.Time, a *upstream.Attempt, r exchange.Reply)
 // unsent reports whether an attempt ended before anything was sent: for want
 // of a connection, or by a fault of this host.
 func unsent(a *upstream.Attempt, r exchange.Reply) bool {
-	return r.Kind == outcome.Local || (a.Options.TCP && r.Local == nil)
+	if r.Kind != outcome.Local {
+		return a.Options.TCP && r.Local == nil
+	}
+	_, sent := a.Sent() // a fault may come when the reply is to be read
+	return !sent
 }
 
 // otherwise asks the same upstream once more in the way that its failure suggests.

@@ -102,6 +102,7 @@ type call struct {
 	once *sync.Once
 	stop func() bool
 	sent time.Time
+	went bool // it has been sent: no fault of this host kept it from that
 }
 
 func (c call) Begun() time.Time {
@@ -128,7 +129,7 @@ func (c call) Cancel() bool {
 	return inTime
 }
 
-func (call) Sent() (exchange.Sent, bool) { return exchange.Sent{}, true }
+func (c call) Sent() (exchange.Sent, bool) { return exchange.Sent{}, c.went }
 
 func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Sink) exchange.Handle {
 	m := new(dns.Msg)
@@ -153,7 +154,7 @@ func (s *server) Start(q *exchange.Query, opt exchange.Options, sink exchange.Si
 	s.asked = append(s.asked, how)
 	s.mu.Unlock()
 	r, after := does(m, opt)
-	c := call{once: new(sync.Once), sent: time.Now().Add(wait)}
+	c := call{once: new(sync.Once), sent: time.Now().Add(wait), went: r.Kind != outcome.Local || after > 0}
 	if after != never {
 		c.stop = time.AfterFunc(wait+after, func() { c.once.Do(func() { sink.Done(r) }) }).Stop
 	}
