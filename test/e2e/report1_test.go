@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -180,63 +181,69 @@ func (r *report) compare(t *testing.T, forwardFails func(figures) bool) *server 
 	return r.promises(t, base, &rows)
 }
 
-// promises runs the plugin under test, and holds it to what the good
-// upstream does alone.
+// promises runs the plugin under test, and holds it to what the good upstream
+// does alone. No try may have a wrong answer, unless the machine stood still.
+// Times and numbers of queries, which a busy machine spoils, are to hold in one
+// of the tries, or the machine was seen to be busy in each.
 func (r *report) promises(t *testing.T, base figures, rows *table) *server {
 	t.Helper()
-	var s *server
-	var first, rest figures
-	var descriptors, goroutines int
 	for try := 1; ; try++ { // each with a server that knows nothing yet
-		s = r.node.coredns(fmt.Sprintf(reportCorefile, directive()))
-		descriptors, goroutines = s.descriptors(), s.goroutines()
-		first = r.load(s, directive()+", settling", r.questions[:settling])
-		rest = r.load(s, directive()+", settled", r.questions[settling:])
-		if try == tries || !first.disturbed() && !rest.disturbed() {
-			break
-		}
+		s := r.node.coredns(fmt.Sprintf(reportCorefile, directive()))
+		descriptors, goroutines := s.descriptors(), s.goroutines()
+		first := r.load(s, directive()+", settling", r.questions[:settling])
+		rest := r.load(s, directive()+", settled", r.questions[settling:])
+		rows.add(first)
+		rows.add(rest)
+		busy := first.disturbed() || rest.disturbed()
+		last := try == tries
 		for _, f := range []figures{first, rest} {
-			if f.wrong > 0 && !f.stalled() {
-				t.Errorf("%s: %d of %d wrong though the good upstream answered all within %v: %s", f.server, f.wrong, f.total, f.controlMax, f.why())
+			if f.wrong > 0 && (last || !f.stalled()) {
+				t.Errorf("%s: %d of %d wrong; the good upstream answered all within %v: %s", f.server, f.wrong, f.total, f.controlMax, f.why())
 			}
 		}
-		t.Logf("disturbed: the good upstream itself took %v and %v at p99; again", first.controlP99, rest.controlP99)
+		problems := missedBounds(base, first, rest)
+		if len(problems) > 0 && !last {
+			t.Logf("the good upstream itself took %v and %v at p99; again. It was:\n%s", first.controlP99, rest.controlP99, strings.Join(problems, "\n"))
+			s.alive()
+			s.kill()
+			continue
+		}
+		switch text := strings.Join(problems, "\n"); {
+		case text != "" && busy:
+			t.Logf("the machine was busy; no failures but:\n%s", text)
+		case text != "":
+			t.Error(text)
+		}
+		if n := first.kind + rest.kind; float64(n) > kindShare*float64(len(r.questions)) {
+			t.Errorf("%d of %d denials of the wrong kind", n, len(r.questions))
+		}
+		if d, g := s.descriptors(), s.goroutines(); d > descriptors+growth || g > goroutines+growth {
+			t.Errorf("%d descriptors and %d goroutines after the load; before: %d and %d", d, g, descriptors, goroutines)
+		} else {
+			t.Logf("descriptors %d -> %d, goroutines %d -> %d", descriptors, d, goroutines, g)
+		}
+		if all := s.log.lines(); len(all) > logLines {
+			t.Errorf("%d lines in the log for %d lookups; the last:\n%s", len(all), len(r.questions), s.log.tail(10))
+		}
 		s.alive()
-		s.kill()
+		return s
 	}
-	rows.add(first)
-	rows.add(rest)
-	if n := first.wrong + rest.wrong; n > 0 {
-		t.Errorf("%d of %d wrong: %s; %s", n, len(r.questions), first.why(), rest.why())
-	}
-	if n := first.kind + rest.kind; float64(n) > kindShare*float64(len(r.questions)) {
-		t.Errorf("%d of %d denials of the wrong kind", n, len(r.questions))
-	}
-	soft := t.Errorf
-	if first.disturbed() || rest.disturbed() { // in each try
-		t.Logf("the machine was busy all the time; no failures, if any:")
-		soft = t.Logf
-	}
+}
+
+// missedBounds says which promises a try did not keep, wrong answers aside.
+func missedBounds(base, first, rest figures) (problems []string) {
+	missed := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if limit := settlingMax + first.controlMax; first.max > limit {
-		soft("while settling, one lookup took %v; at most %v", first.max, limit)
+		missed("while settling, one lookup took %v; at most %v", first.max, limit)
 	}
 	if per := rest.perQuery(); per > perQueryBound {
-		soft("%.3f upstream queries per query once settled; at most %v", per, perQueryBound)
+		missed("%.3f upstream queries per query once settled; at most %v", per, perQueryBound)
 	}
 	if limit := base.p50First + max(p50Floor, time.Duration(p50Share*float64(base.p50First))); rest.p50First > limit {
-		soft("p50 %v once settled; at most %v (the good upstream alone: %v)", rest.p50First, limit, base.p50First)
+		missed("p50 %v once settled; at most %v (the good upstream alone: %v)", rest.p50First, limit, base.p50First)
 	}
 	if limit := max(p99Floor, p99Times*base.p99, p99Times*rest.controlP99); rest.p99 > limit {
-		soft("p99 %v once settled; at most %v", rest.p99, limit)
+		missed("p99 %v once settled; at most %v", rest.p99, limit)
 	}
-	if d, g := s.descriptors(), s.goroutines(); d > descriptors+growth || g > goroutines+growth {
-		t.Errorf("%d descriptors and %d goroutines after the load; before: %d and %d", d, g, descriptors, goroutines)
-	} else {
-		t.Logf("descriptors %d -> %d, goroutines %d -> %d", descriptors, d, goroutines, g)
-	}
-	if all := s.log.lines(); len(all) > logLines {
-		t.Errorf("%d lines in the log for %d lookups; the last:\n%s", len(all), len(r.questions), s.log.tail(10))
-	}
-	s.alive()
-	return s
+	return problems
 }

@@ -39,8 +39,8 @@ func (v *verdict) control(f figures) {
 }
 
 // judged runs the test, and repeats it where it failed while the machine
-// stalled, or, once, was too busy for what had failed. After that soft problems
-// are but logged if the machine was.
+// stalled, or has soft problems alone: they must be gone in one of the tries,
+// unless the machine was seen to be busy, when they are but logged.
 func judged(t *testing.T, test func(v *verdict)) {
 	t.Helper()
 	for try := 1; ; try++ {
@@ -50,8 +50,8 @@ func judged(t *testing.T, test func(v *verdict)) {
 		switch {
 		case all == "":
 			return
-		case try < tries && v.stalled, try == 1 && v.disturbed && len(v.problems) == 0:
-			t.Logf("the machine was busy; again. It was:\n%s", all)
+		case try < tries && (v.stalled || len(v.problems) == 0):
+			t.Logf("again. It was:\n%s", all)
 			continue
 		case len(v.problems) == 0 && v.disturbed:
 			t.Logf("the machine was busy all the time; no failures but:\n%s", all)
