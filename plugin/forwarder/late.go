@@ -81,7 +81,7 @@ func (w *walk) lifeSeen() bool {
 // late makes the next attempt: the ones under way are late.
 func (w *walk) late(now time.Time) (over bool) {
 	w.cause = Hedge
-	if at := w.last.LateAt(w.lateIn); at.After(now) && w.last.Patience() > 0 { // it had to wait for a connection
+	if at := w.patientUntil(); at.After(now) && w.last.Patience() > 0 { // it had to wait for a connection
 		w.lateAt = at
 		return false
 	}
@@ -135,9 +135,25 @@ func (w *walk) resume(now time.Time) {
 	w.launch(now, c.Index, exchange.Options{TCP: tcp}) // there was room before the pause
 }
 
+// patientUntil is when the last attempt is late, counted from when it went out.
+// Connecting is granted no more than a fault may cost.
+func (w *walk) patientUntil() time.Time {
+	at, long := w.last.LateAt(w.lateIn), w.longAt()
+	if at.After(long) && w.hasUntried(selector.Failing, -1) {
+		return long
+	}
+	return at
+}
+
 // longAt is when the query has waited for as long as a fault may cost: later
-// where the first attempt had to wait for a connection.
-func (w *walk) longAt() time.Time { return w.long.Add(w.tries[0].Patience()) }
+// where the first attempt had to wait for a connection to an upstream whose
+// distance is known.
+func (w *walk) longAt() time.Time {
+	if first := w.tries[0]; first.Upstream.SRTT() > 0 {
+		return w.long.Add(first.Patience())
+	}
+	return w.long
+}
 
 // waitedLong reports whether that is now, and somebody is left to be asked.
 func (w *walk) waitedLong(now time.Time) bool {
