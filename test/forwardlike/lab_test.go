@@ -71,6 +71,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// tries is how often a case is run before it has failed: time is real here, and a
+// busy machine may let 200 ms of it go by.
+const tries = 3
+
 // play runs a case with both plugins, at the same time as others.
 func play(t *testing.T, want verdict, run func(s *scene) string) {
 	t.Helper()
@@ -79,12 +83,20 @@ func play(t *testing.T, want verdict, run func(s *scene) string) {
 	for _, plugin := range plugins {
 		t.Run(plugin, func(t *testing.T) {
 			t.Parallel()
-			got, words := run(&scene{t: t, plugin: plugin}), want.forward
+			words := want.forward
 			if plugin == "dnsguard" {
 				words = want.dnsguard
 			}
-			if got != words {
-				t.Errorf("\ngot  %s\nwant %s", got, words)
+			for try := 1; ; try++ {
+				got := run(&scene{t: t, plugin: plugin})
+				if got == words {
+					return
+				}
+				if try == tries {
+					t.Errorf("\ngot  %s\nwant %s", got, words)
+					return
+				}
+				t.Logf("try %d: got %s, want %s", try, got, words)
 			}
 		})
 	}
