@@ -11,6 +11,7 @@ import (
 const (
 	forceAfter   = 220 * time.Millisecond  // later than usual by this: the next attempt needs no budget
 	LongAfter    = 200 * time.Millisecond  // since the query came, and a usual reply: all that is left is tried at once
+	faultCosts   = 250 * time.Millisecond  // what a fault may cost, beside the time of a good upstream
 	verifyShort  = 200 * time.Millisecond  // for a verifier that gives no sign of life
 	verifyLong   = 1500 * time.Millisecond // for one that does
 	failingAfter = 50 * time.Millisecond   // before an upstream that is suspect is asked as well
@@ -145,14 +146,32 @@ func (w *walk) patientUntil() time.Time {
 	return at
 }
 
+// longWait is how long a query may wait before a fault has cost all it may: for
+// a usual reply of the first upstream, and LongAfter; but no longer than
+// faultCosts where another that can be asked is nearer.
+func (w *walk) longWait() time.Duration {
+	wait := w.up(w.order[0].Index).SRTT() + LongAfter
+	if wait <= faultCosts {
+		return wait
+	}
+	for _, c := range w.order[1:] {
+		if rtt := w.up(c.Index).SRTT(); rtt > 0 && c.Rank < selector.Failing {
+			wait = min(wait, max(rtt+LongAfter, faultCosts))
+		}
+	}
+	return wait
+}
+
 // longAt is when the query has waited for as long as a fault may cost: later
 // where the first attempt had to wait for a connection to an upstream whose
-// distance is known.
+// distance is known, unless another is nearer by far.
 func (w *walk) longAt() time.Time {
-	if first := w.tries[0]; first.Upstream.SRTT() > 0 {
-		return w.long.Add(first.Patience())
+	rtt := w.tries[0].Upstream.SRTT()
+	nearer := rtt+LongAfter > faultCosts && w.long.Sub(w.start) <= faultCosts
+	if rtt == 0 || nearer {
+		return w.long
 	}
-	return w.long
+	return w.long.Add(w.tries[0].Patience())
 }
 
 // waitedLong reports whether that is now, and somebody is left to be asked.

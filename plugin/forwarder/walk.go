@@ -120,7 +120,7 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	case AllDead:
 		return w.beginDead(now)
 	}
-	w.long = now.Add(w.up(w.order[0].Index).SRTT() + LongAfter)
+	w.long = now.Add(w.longWait())
 	w.launchNext(now)
 	w.tryOut(now)
 	return false
@@ -197,6 +197,9 @@ func (w *walk) launch(now time.Time, i int, opt exchange.Options) bool {
 	}
 	w.lateIn = late << max(w.resent-1, 0)
 	w.lateAt = now.Add(w.lateIn)
+	if long := w.long; w.lateAt.After(long) && long.After(now) && w.hasUntried(selector.Failing, -1) {
+		w.lateAt = long
+	}
 	return true
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
+	"github.com/dnsguard/dnsguard/plugin/selector"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
 )
 
@@ -470,4 +471,31 @@ func TestNobodyToAsk(t *testing.T) {
 			t.Errorf("%+v, want FORMERR, and nobody asked", a)
 		}
 	}, good)
+}
+
+// TestSlowAsked holds that a query which went to a slow upstream waits no longer
+// than a fault may cost where another is near, and for the usual time where all are far.
+func TestSlowAsked(t *testing.T) {
+	for name, tc := range map[string]struct {
+		other  time.Duration
+		within [2]time.Duration
+	}{
+		"another is near": {10 * ms, [2]time.Duration{250 * ms, 260 * ms}},
+		"all are far":     {300 * ms, [2]time.Duration{700 * ms, 900 * ms}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(c *Config) { c.Policy, _ = selector.New("sequential"); c.Hedge = 0 }, func(t *testing.T, r *rig) {
+				for i := range 20 {
+					r.ask(request(fmt.Sprintf("n%d.example.org.", i)))
+					r.servers[0].set(says(outcome.ServFail, 0)) // the other is asked as well
+					r.ask(request(fmt.Sprintf("m%d.example.org.", i)))
+					r.servers[0].set(says(outcome.OK, 300*ms))
+				}
+				r.servers[0].set(silent)
+				if a, took := r.ask(request("www.example.org.")); a.Kind != outcome.OK || took < tc.within[0] || took > tc.within[1] {
+					t.Errorf("%+v after %s, want within %v", a, took, tc.within)
+				}
+			}, says(outcome.OK, 300*ms), says(outcome.OK, tc.other))
+		})
+	}
 }
