@@ -168,18 +168,11 @@ func better(a, b held) bool {
 func (w *walk) verify(now time.Time) bool {
 	w.cause = Verification
 	open := zones.Set(0)
-	for i, u := range w.f.cfg.Upstreams {
-		switch {
-		case !w.held.verify.Has(i) || w.denied.Has(i) || w.refused.Has(i):
-		case w.hasFailed(i):
-			if w.verifyByTCP(now, i) {
+	for _, set := range w.verifiers(now) {
+		for i := range w.f.cfg.Upstreams {
+			if set.Has(i) && w.asksVerifier(now, i) {
 				open |= zones.Of(i)
 			}
-		case w.tried.Has(i):
-			open |= zones.Of(i)
-		case u.Silent() && (w.held.credible || u.Dead(now)):
-		case w.launch(now, i, exchange.Options{}):
-			open |= zones.Of(i)
 		}
 	}
 	if open == 0 {
@@ -189,6 +182,34 @@ func (w *walk) verify(now time.Time) bool {
 		w.checkAt = w.held.at.Add(verifyShort)
 	}
 	return false
+}
+
+// verifiers returns who may contradict the denial that is held: where it is no
+// use without them, those first who have shown that they know the zone.
+func (w *walk) verifiers(now time.Time) [2]zones.Set {
+	all, first := w.held.verify, zones.Set(0)
+	if !w.held.credible {
+		v := w.f.table.View(now, w.req.Key.Name)
+		first = all & (v.Good | v.Name)
+	}
+	return [2]zones.Set{first, all &^ first}
+}
+
+// asksVerifier asks upstream i about the denial that is held, unless it has been
+// asked. It reports whether a reply may come.
+func (w *walk) asksVerifier(now time.Time, i int) bool {
+	u := w.up(i)
+	switch {
+	case w.denied.Has(i) || w.refused.Has(i):
+		return false
+	case w.hasFailed(i):
+		return w.verifyByTCP(now, i)
+	case w.tried.Has(i):
+		return true
+	case u.Silent() && (w.held.credible || u.Dead(now)):
+		return false
+	}
+	return w.launch(now, i, exchange.Options{})
 }
 
 // verifyByTCP asks upstream i by TCP, where that is left, about a denial that is no use without.

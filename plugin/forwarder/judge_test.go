@@ -135,6 +135,25 @@ func TestVerifiersByTCP(t *testing.T) {
 	}
 }
 
+// TestVerifiersThatKnow holds that the attempts there are go to those first who
+// know the zone, where a denial is no use without them.
+func TestVerifiersThatKnow(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		r.ask(request("www.example.org."))
+		w := newWalk(r.f)
+		w.req = request("mail.example.org.")
+		w.held.verify = zones.Of(0) | zones.Of(1) | zones.Of(2)
+		for credible, want := range map[bool][2]zones.Set{
+			true:  {0, w.held.verify},
+			false: {zones.Of(2), zones.Of(0) | zones.Of(1)},
+		} {
+			if w.held.credible = credible; w.verifiers(time.Now()) != want {
+				t.Errorf("credible %t: %b, want %b", credible, w.verifiers(time.Now()), want)
+			}
+		}
+	}, nx, nodata, good)
+}
+
 func TestDenialTrusted(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Trust = true }, func(t *testing.T, r *rig) {
 		for i := range 5 {

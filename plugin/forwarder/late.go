@@ -243,15 +243,22 @@ func (w *walk) fits() int {
 // the upstream is slow, and connecting would take longer still.
 func (w *walk) lateVerifier(now time.Time) {
 	w.lateAt = time.Time{}
-	for i, u := range w.f.cfg.Upstreams {
-		if !w.held.verify.Has(i) || !w.open(i) {
-			continue
+	for _, set := range w.verifiers(now) {
+		for i := range w.f.cfg.Upstreams {
+			if set.Has(i) && w.open(i) {
+				w.askAgain(now, i)
+			}
 		}
-		u.AskProbe()
-		tcp := u.Transport() == "dns" && !u.TCPDown(now) && !w.connecting(i) && (!w.held.credible || w.triesOf(i) > 1 || u.Loss() >= lossy)
-		if w.launch(now, i, exchange.Options{TCP: tcp, Fresh: !tcp}) {
-			w.f.cfg.Observer.Hedge(HedgeSent)
-		}
+	}
+}
+
+func (w *walk) askAgain(now time.Time, i int) {
+	u := w.up(i)
+	u.AskProbe()
+	lost := !w.held.credible || w.triesOf(i) > 1 || u.Loss() >= lossy
+	tcp := lost && u.Transport() == "dns" && !u.TCPDown(now) && !w.connecting(i)
+	if w.launch(now, i, exchange.Options{TCP: tcp, Fresh: !tcp}) {
+		w.f.cfg.Observer.Hedge(HedgeSent)
 	}
 }
 
