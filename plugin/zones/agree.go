@@ -97,15 +97,8 @@ func zoneOf(name, soa, floor string) string {
 	return floor
 }
 
-// hollow is how often an upstream of late said NODATA of names that another
-// has data of.
-type hollow struct {
-	times uint8
-	last  time.Time
-}
-
 // Hollow records that the upstreams of s said NODATA, of a name that another
-// has data of: that they say so does not show that they know a name.
+// has data of: for a while that they say so does not show that they know a name.
 func (t *Table) Hollow(now time.Time, s Set) {
 	if s == 0 {
 		return
@@ -113,19 +106,16 @@ func (t *Table) Hollow(now time.Time, s Set) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range t.hollow {
-		if h := &t.hollow[i]; s.Has(i) {
-			if now.Sub(h.last) >= expires {
-				h.times = 0
-			}
-			h.times, h.last = min(h.times+1, hollowAt), now
+		if s.Has(i) {
+			t.hollow[i] = now
 		}
 	}
 }
 
 // hollowLocked returns the upstreams whose NODATA does not show that a name exists.
 func (t *Table) hollowLocked(now time.Time) (s Set) {
-	for i, h := range t.hollow {
-		if h.times >= hollowAt && now.Sub(h.last) < expires {
+	for i, last := range t.hollow {
+		if now.Sub(last) < expires {
 			s |= Of(i)
 		}
 	}

@@ -50,7 +50,6 @@ const (
 	roundsDark = 16               // the same where nobody has shown to know the zone
 	poorAt     = 2                // zones in which an upstream was wrong before it is poor
 	confidence = 16               // agreed denials without a dispute that make a pool uniform
-	hollowAt   = 2                // times that an upstream was wrong with NODATA before it shows nothing
 	strikesOut = 3                // failures that make an upstream weak in a zone
 	weakFor    = 30 * time.Second // and for how long
 )
@@ -80,9 +79,9 @@ type Table struct {
 	zones   *lru.Cache[string, *zone]
 	parents *lru.Cache[string, struct{}] // domains right above a name that was agreed on
 	names   *lru.Cache[string, nameEntry]
-	right   []int // zones in which an upstream is good, by index
-	wrong   []int // zones in which it is bad
-	hollow  []hollow
+	right   []int       // zones in which an upstream is good, by index
+	wrong   []int       // zones in which it is bad
+	hollow  []time.Time // when an upstream last said NODATA of a name that another has data of
 	seed    maphash.Seed
 }
 
@@ -105,7 +104,7 @@ type nameEntry struct {
 
 // New returns an empty table for n upstreams, at most 64.
 func New(n int) *Table {
-	t := &Table{all: Set(1)<<uint(n) - 1, right: make([]int, n), wrong: make([]int, n), hollow: make([]hollow, n), seed: maphash.MakeSeed()}
+	t := &Table{all: Set(1)<<uint(n) - 1, right: make([]int, n), wrong: make([]int, n), hollow: make([]time.Time, n), seed: maphash.MakeSeed()}
 	if n >= 64 {
 		t.all = ^Set(0)
 	}
