@@ -56,11 +56,10 @@ func Run[R any](ctx context.Context, c Contest[R], results <-chan R, timer *time
 			}
 		case <-timer.C:
 			now = time.Now() // the timer's own instant may be when it was due
-			if now.Sub(due) > heldUp && until.IsZero() {
+			if now.Sub(due) > heldUp && due != until {
 				until = now.Add(grace)
 				continue
 			}
-			until = time.Time{}
 			if c.Due(now) {
 				return nil
 			}
