@@ -139,16 +139,25 @@ func (t *afterthought) learn(a *upstream.Attempt, r exchange.Reply) {
 	case a.Index == t.by.Index:
 	case t.k == outcome.OK:
 		t.afterAnswer(now, a, r.Kind)
-	case r.Kind != outcome.OK:
-	case t.k == outcome.NoData && !address(t.key.Type):
-		f.table.DisputedType()
-	default:
-		if t.k == outcome.NoData {
-			f.table.Hollow(now, zones.Of(t.by.Index))
+	case r.Kind == outcome.OK:
+		if f.table.Contradicted(now, t.dispute(a.Index, t.by.Index, t.k)) {
+			t.count(t.by)
 		}
-		f.table.Disputed(now, t.key.Name, a.Index, zones.Of(t.by.Index), 0)
-		t.count(t.by)
 	}
+}
+
+// dispute is one between an upstream that answered and another whose reply was k.
+func (t *afterthought) dispute(winner, loser int, k outcome.Kind) zones.Dispute {
+	d := zones.Dispute{Name: t.key.Name, Type: t.key.Type, Winner: winner}
+	switch k {
+	case outcome.NoData:
+		d.NoData = zones.Of(loser)
+	case outcome.Refused:
+		d.Refused = zones.Of(loser)
+	default:
+		d.Absent = zones.Of(loser)
+	}
+	return d
 }
 
 // afterAnswer learns from a reply that comes after another upstream's answer.
@@ -157,16 +166,10 @@ func (t *afterthought) afterAnswer(now time.Time, a *upstream.Attempt, k outcome
 	switch {
 	case k == outcome.OK:
 		f.table.Positive(now, name, a.Index)
-	case k == outcome.NoData && !address(t.key.Type):
-		f.table.DisputedType()
-	case k.Denied():
-		if k == outcome.NoData {
-			f.table.Hollow(now, zones.Of(a.Index))
+	case k.Denied(), k == outcome.Refused:
+		if f.table.Contradicted(now, t.dispute(t.by.Index, a.Index, k)) {
+			t.count(a)
 		}
-		f.table.Disputed(now, name, t.by.Index, zones.Of(a.Index), 0)
-		t.count(a)
-	case k == outcome.Refused:
-		f.table.Disputed(now, name, t.by.Index, 0, zones.Of(a.Index))
 	case k != outcome.Truncated:
 		f.contradicted(now, name, a, k)
 	}

@@ -3,8 +3,6 @@ package observe
 import (
 	"time"
 
-	"github.com/miekg/dns"
-
 	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
@@ -36,15 +34,6 @@ func (q *Query) learn(now time.Time, t *try, r exchange.Reply) {
 func (q *Query) answered(now time.Time, i int) {
 	m, name := q.m, q.question.Name
 	l := m.memory.answer(now, q.question, i)
-	denied := l.absent | l.noData
-	switch {
-	case l.noData == 0:
-	case address(q.question.Type):
-		m.table.Hollow(now, l.noData)
-	default:
-		m.table.DisputedType()
-		denied &^= l.noData
-	}
 	refused := zones.Set(0)
 	for _, f := range l.failures {
 		if f.kind == outcome.Refused {
@@ -52,8 +41,8 @@ func (q *Query) answered(now time.Time, i int) {
 		}
 	}
 	switch {
-	case denied|refused != 0:
-		m.table.Disputed(now, name, i, denied, refused)
+	case l.absent|l.noData|refused != 0:
+		m.table.Contradicted(now, zones.Dispute{Name: name, Type: q.question.Type, Winner: i, Absent: l.absent, NoData: l.noData, Refused: refused})
 	case !q.view.Good.Has(i) || q.view.Refuses.Has(i) || q.view.Struck.Has(i):
 		m.table.Positive(now, name, i)
 	}
@@ -98,14 +87,13 @@ func (q *Query) denied(now time.Time, i int, r exchange.Reply) {
 	l := m.memory.denial(now, q.question, i, noData)
 	if l.right {
 		q.contradicted = true
-		if noData && !address(q.question.Type) {
-			m.table.DisputedType()
-			return
-		}
+		d := zones.Dispute{Name: name, Type: q.question.Type, Winner: l.answerer}
 		if noData {
-			m.table.Hollow(now, zones.Of(i))
+			d.NoData = zones.Of(i)
+		} else {
+			d.Absent = zones.Of(i)
 		}
-		m.table.Disputed(now, name, l.answerer, zones.Of(i), 0)
+		m.table.Contradicted(now, d)
 		return
 	}
 	q.excelled(now, i, l.failures)
@@ -126,7 +114,7 @@ func (q *Query) refusedOrFailed(now time.Time, i int, k outcome.Kind) {
 	l := q.m.memory.failure(now, q.question, i, k)
 	switch {
 	case l.right && k == outcome.Refused:
-		q.m.table.Disputed(now, q.question.Name, l.answerer, 0, zones.Of(i))
+		q.m.table.Contradicted(now, zones.Dispute{Name: q.question.Name, Type: q.question.Type, Winner: l.answerer, Refused: zones.Of(i)})
 	case l.right:
 		q.m.contradicted(now, q.question.Name, i, k)
 	default:
@@ -135,6 +123,3 @@ func (q *Query) refusedOrFailed(now time.Time, i int, k outcome.Kind) {
 		}
 	}
 }
-
-// address reports whether every server can be expected to know a type.
-func address(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }

@@ -97,9 +97,9 @@ func zoneOf(name, soa, floor string) string {
 	return floor
 }
 
-// Hollow records that the upstreams of s said NODATA, of a name that another
+// hollowed records that the upstreams of s said NODATA, of a name that another
 // has data of: for a while that they say so does not show that they know a name.
-func (t *Table) Hollow(now time.Time, s Set) {
+func (t *Table) hollowed(now time.Time, s Set) {
 	if s == 0 {
 		return
 	}

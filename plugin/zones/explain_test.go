@@ -9,7 +9,7 @@ import (
 // TestExplain holds which zone is named, and when what is known of it is forgotten.
 func TestExplain(t *testing.T) {
 	in := func(d time.Duration) time.Time { return start.Add(d) }
-	disputed := func(t *Table) { t.Disputed(start, "www.example.org.", a, setB, 0) }
+	disputed := func(t *Table) { t.disputed(start, "www.example.org.", a, setB, 0) }
 	for name, tc := range map[string]struct {
 		learn func(t *Table)
 		at    time.Time
@@ -29,7 +29,7 @@ func TestExplain(t *testing.T) {
 		}},
 		"forgotten":      {disputed, in(15 * time.Minute), "www.example.org.", Knowledge{}},
 		"another domain": {disputed, start, "www.example.com.", Knowledge{}},
-		"a zone of its own": {func(t *Table) { disputed(t); t.Disputed(start, "db.corp.example.org.", b, setA, 0) }, start, "web.corp.example.org.", Knowledge{
+		"a zone of its own": {func(t *Table) { disputed(t); t.disputed(start, "db.corp.example.org.", b, setA, 0) }, start, "web.corp.example.org.", Knowledge{
 			View: View{Good: setB, Bad: setA, Known: true}, Zone: "corp.example.org.", Until: in(15 * time.Minute),
 		}},
 		"weak": {func(t *Table) {
@@ -52,7 +52,7 @@ func TestExplain(t *testing.T) {
 func TestExplainChangesNothing(t *testing.T) {
 	table := New(2)
 	for i := range Zones {
-		table.Disputed(start, fmt.Sprintf("www.example%d.org.", i), a, setB, 0)
+		table.disputed(start, fmt.Sprintf("www.example%d.org.", i), a, setB, 0)
 	}
 	for range 100 {
 		table.Explain(start, "www.example0.org.")
@@ -61,12 +61,12 @@ func TestExplainChangesNothing(t *testing.T) {
 	if s := table.Stats(); s.Zones != Zones || s.Names != Names {
 		t.Errorf("%+v, want all zones and names there, though they have expired", s)
 	}
-	table.Disputed(start, "www.new.example.", a, setB, 0)
+	table.disputed(start, "www.new.example.", a, setB, 0)
 	if k := table.Explain(start, "www.example0.org."); k.Zone != "" || k.Name != 0 {
 		t.Errorf("%+v, want the oldest forgotten though it was explained last", k)
 	}
 	table.View(start, "www.example1.org.")
-	table.Disputed(start, "www.newer.example.", a, setB, 0)
+	table.disputed(start, "www.newer.example.", a, setB, 0)
 	if k := table.Explain(start, "www.example1.org."); k.Zone == "" || k.Name == 0 {
 		t.Errorf("%+v, want what was viewed last kept", k)
 	}
@@ -75,7 +75,7 @@ func TestExplainChangesNothing(t *testing.T) {
 // BenchmarkView is what a query pays for the zones once there has been a dispute.
 func BenchmarkView(b *testing.B) {
 	table := New(3)
-	table.Disputed(start, "www.example.org.", a, setB, 0)
+	table.disputed(start, "www.example.org.", a, setB, 0)
 	b.ReportAllocs()
 	for b.Loop() {
 		table.View(start, "mail.eu.example.org.")

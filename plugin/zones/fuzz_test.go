@@ -63,11 +63,11 @@ func (s *session) step(t *testing.T) {
 	case 2:
 		s.table.Positive(s.now, s.name(), x.Pick(s.n))
 	case 3:
-		s.table.Disputed(s.now, s.name(), x.Pick(s.n), s.set(), s.set())
+		s.table.disputed(s.now, s.name(), x.Pick(s.n), s.set(), s.set())
 	case 4:
 		s.table.Agreed(s.now, Agreement{Name: s.name(), SOA: s.soa(), Absent: s.set(), NoData: s.set(), Refused: s.set()})
 	case 5:
-		s.table.DisputedType()
+		s.table.disputedType()
 	case 6:
 		by := x.Pick(s.n)
 		d := s.table.Denied(s.now, Denial{Name: s.name(), SOA: s.soa(), By: by, NoData: x.Yes()})
@@ -92,7 +92,7 @@ func (s *session) flood() {
 	s.flooded = true
 	for i := range Zones + 10 {
 		name := "www.n" + strconv.Itoa(i) + ".org."
-		s.table.Disputed(s.now, name, i%s.n, Of((i+1)%s.n), 0)
+		s.table.disputed(s.now, name, i%s.n, Of((i+1)%s.n), 0)
 	}
 }
 

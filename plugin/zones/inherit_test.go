@@ -9,8 +9,8 @@ import (
 func TestInherit(t *testing.T) {
 	now := time.Now()
 	old := New(3)
-	old.Disputed(now, "www.corp.example.", 2, Of(0)|Of(1), 0) // 2 is right in corp.example
-	old.Disputed(now, "www.lab.example.", 0, Of(1), Of(2))    // 0, which leaves, in lab.example
+	old.disputed(now, "www.corp.example.", 2, Of(0)|Of(1), 0) // 2 is right in corp.example
+	old.disputed(now, "www.lab.example.", 0, Of(1), Of(2))    // 0, which leaves, in lab.example
 	for range strikesOut {
 		old.Failed(now, "www.slow.example.", 1)
 	}
@@ -44,8 +44,8 @@ func TestInherit(t *testing.T) {
 func TestInheritAll(t *testing.T) {
 	now := time.Now()
 	old := New(2)
-	old.Disputed(now, "www.corp.example.", 1, Of(0), 0)
-	old.Disputed(now, "www.corp2.example.", 1, Of(0), 0)
+	old.disputed(now, "www.corp.example.", 1, Of(0), 0)
+	old.disputed(now, "www.corp2.example.", 1, Of(0), 0)
 	for range confidence {
 		old.Agreed(now, Agreement{Name: "a.example.org.", SOA: "example.org.", Absent: Of(0) | Of(1)})
 	}

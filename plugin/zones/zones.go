@@ -24,6 +24,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/miekg/dns"
 
 	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
 )
@@ -231,9 +232,35 @@ func (t *Table) Positive(now time.Time, name string, i int) {
 	z.praiseLocked(i)
 }
 
-// Disputed records that upstream winner answered name, which the upstreams of
+// Dispute is an answer with data, to a question that others have denied or refused.
+type Dispute struct {
+	Name    string // lower case, fully qualified
+	Type    uint16
+	Winner  int // the upstream that answered
+	Absent  Set // said NXDOMAIN
+	NoData  Set // said NODATA
+	Refused Set
+}
+
+// Contradicted records a dispute. It reports whether a denial in it tells
+// against who made it: NODATA says little of a type that not every server knows.
+func (t *Table) Contradicted(now time.Time, d Dispute) bool {
+	denied := d.Absent
+	switch {
+	case d.NoData == 0:
+	case d.Type == dns.TypeA, d.Type == dns.TypeAAAA:
+		denied |= d.NoData
+		t.hollowed(now, d.NoData&^Of(d.Winner))
+	default:
+		t.disputedType()
+	}
+	t.disputed(now, d.Name, d.Winner, denied, d.Refused)
+	return denied != 0
+}
+
+// disputed records that upstream winner answered name, which the upstreams of
 // denied had denied and those of refused had refused to answer.
-func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused Set) {
+func (t *Table) disputed(now time.Time, name string, winner int, denied, refused Set) {
 	losers := (denied | refused) &^ Of(winner)
 	if losers == 0 {
 		return
@@ -276,10 +303,10 @@ func (t *Table) Disputed(now time.Time, name string, winner int, denied, refused
 	}
 }
 
-// DisputedType records that an upstream denied a type that another has data
+// disputedType records that an upstream denied a type that another has data
 // of, where that says little about the zone: some servers do not know newer
 // types, or leave them out.
-func (t *Table) DisputedType() {
+func (t *Table) disputedType() {
 	t.disputes.Add(1)
 	t.agreed.Store(0)
 	t.differs.Store(true)

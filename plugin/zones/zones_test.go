@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // Three upstreams, and the sets of one.
@@ -40,57 +42,57 @@ func TestView(t *testing.T) {
 			agree(t, 5, "example.org.", setA|setB|setC)
 		}, "www.example.org.", View{}},
 		"no losers, no dispute": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setA, 0)
+			t.disputed(start, "www.example.org.", a, setA, 0)
 		}, "www.example.org.", View{}},
 		"the disputed name": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
 		}, "www.example.org.", View{Good: setA, Bad: setB, Name: setA, Known: true}},
 		"another name of the zone": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
 		}, "ftp.example.org.", View{Good: setA, Bad: setB, Known: true}},
 		"the zone itself": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
 		}, "example.org.", View{Good: setA, Bad: setB, Known: true}},
 		"a neighbour": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
 		}, "www.example.com.", View{}},
 		"a refusal": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, 0, setB)
+			t.disputed(start, "www.example.org.", a, 0, setB)
 		}, "www.example.org.", View{Good: setA, Bad: setB, Refuses: setB, Known: true}},
 		"one denies, one refuses": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", c, setA, setB)
+			t.disputed(start, "www.example.org.", c, setA, setB)
 		}, "ftp.example.org.", View{Good: setC, Bad: setA | setB, Refuses: setB, Known: true}},
 		"a positive answer rehabilitates": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, 0, setB)
+			t.disputed(start, "www.example.org.", a, 0, setB)
 			t.Positive(start, "ftp.example.org.", b)
 		}, "x.example.org.", View{Good: setA | setB, Known: true}},
 		"a positive answer in a new zone": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
 			t.Positive(start, "www.sub.example.com.", b)
 		}, "example.com.", View{Good: setB, Known: true}},
 		"winning rehabilitates": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, setB)
-			t.Disputed(start, "ftp.example.org.", b, setC, 0)
+			t.disputed(start, "www.example.org.", a, setB, setB)
+			t.disputed(start, "ftp.example.org.", b, setC, 0)
 		}, "x.example.org.", View{Good: setA | setB, Bad: setC, Known: true}},
 		"a sub-zone of its own": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
-			t.Disputed(start, "db.corp.example.org.", b, setA, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "db.corp.example.org.", b, setA, 0)
 		}, "web.corp.example.org.", View{Good: setB, Bad: setA, Known: true}},
 		"beside a sub-zone": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
-			t.Disputed(start, "db.corp.example.org.", b, setA, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "db.corp.example.org.", b, setA, 0)
 		}, "ftp.example.org.", View{Good: setA, Bad: setB, Known: true}},
 		"no sub-zone while the loser knows nothing above": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
-			t.Disputed(start, "db.corp.example.org.", a, setC, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "db.corp.example.org.", a, setC, 0)
 		}, "ftp.example.org.", View{Good: setA, Bad: setB | setC, Known: true}},
 		"split horizon, name of the one": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
-			t.Disputed(start, "db.example.org.", b, setA, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "db.example.org.", b, setA, 0)
 		}, "www.example.org.", View{Good: setA | setB, Struck: setA, Name: setA, Known: true}},
 		"split horizon, name of the other": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
-			t.Disputed(start, "db.example.org.", b, setA, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "db.example.org.", b, setA, 0)
 		}, "db.example.org.", View{Good: setA | setB, Struck: setA, Name: setB, Known: true}},
 		"late once": {func(t *Table) { t.Failed(start, "www.example.org.", b) }, "x.example.org.", View{Struck: setB, Known: true}},
 		"late, and answers": {func(t *Table) {
@@ -98,19 +100,19 @@ func TestView(t *testing.T) {
 			t.Positive(start, "x.example.org.", b)
 		}, "x.example.org.", View{Good: setB, Known: true}},
 		"wrong in one zone": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
 		}, "new.test.", View{}},
 		"wrong in two zones": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
-			t.Disputed(start, "www.example.com.", a, 0, setB)
+			t.disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.com.", a, 0, setB)
 		}, "new.test.", View{Poor: setB}},
 		"twice wrong in one zone": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
-			t.Disputed(start, "ftp.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "ftp.example.org.", a, setB, 0)
 		}, "new.test.", View{}},
 		"as often right as wrong": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, setB, 0)
-			t.Disputed(start, "www.example.com.", a, setB, 0)
+			t.disputed(start, "www.example.org.", a, setB, 0)
+			t.disputed(start, "www.example.com.", a, setB, 0)
 			t.Positive(start, "www.example.net.", b)
 			t.Positive(start, "www.corp.test.", b)
 		}, "new.test.", View{}},
@@ -126,15 +128,15 @@ func TestView(t *testing.T) {
 
 func TestDenied(t *testing.T) {
 	all := setA | setB | setC
-	dispute := func(t *Table) { t.Disputed(start, "www.example.org.", a, setB, 0) }
+	dispute := func(t *Table) { t.disputed(start, "www.example.org.", a, setB, 0) }
 	split := func(t *Table) {
 		dispute(t)
-		t.Disputed(start, "db.example.org.", b, setA, 0)
+		t.disputed(start, "db.example.org.", b, setA, 0)
 	}
 	// Upstreams b and c are poor; a has been right everywhere.
 	authority := func(t *Table) {
 		for _, zone := range []string{"example.org.", "example.com.", "example.net."} {
-			t.Disputed(start, "www."+zone, a, setB|setC, 0)
+			t.disputed(start, "www."+zone, a, setB|setC, 0)
 		}
 		t.Agreed(start, Agreement{Name: "typo.example.org.", SOA: "example.org.", Absent: all})
 	}
@@ -147,7 +149,7 @@ func TestDenied(t *testing.T) {
 		"nothing known, other": {func(*Table) {}, Denial{Name: "x.example.org.", By: b}, Doubt{Verify: setA | setC, Credible: true}},
 		"poor, new zone": {func(t *Table) {
 			dispute(t)
-			t.Disputed(start, "www.example.com.", a, setB, 0)
+			t.disputed(start, "www.example.com.", a, setB, 0)
 		}, Denial{Name: "x.example.net.", By: b}, Doubt{Verify: setA | setC}},
 		"the one that is right":           {dispute, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"the one that is wrong":           {dispute, Denial{Name: "x.example.org.", By: b}, Doubt{Verify: setA | setC}},
@@ -157,7 +159,7 @@ func TestDenied(t *testing.T) {
 			agree(t, 4, "example.org.", all)
 		}, Denial{Name: "www.example.org.", By: b}, Doubt{Verify: setA | setC}},
 		"who refuses is not asked": {func(t *Table) {
-			t.Disputed(start, "www.example.org.", a, 0, setB)
+			t.disputed(start, "www.example.org.", a, 0, setB)
 		}, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setC, Credible: true}},
 		"agreed three times": {func(t *Table) { agree(t, 3, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"agreed four times":  {func(t *Table) { agree(t, 4, "example.org.", all) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Credible: true}},
@@ -185,11 +187,11 @@ func TestDenied(t *testing.T) {
 		"agreed on another zone": {func(t *Table) { agree(t, 4, "example.org.", all) }, Denial{Name: "x.example.com.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"agreed without an SOA":  {func(t *Table) { agree(t, 15, "example.org.", all); agree(t, 1, "example.com.", all) }, Denial{Name: "x.example.org.", By: a}, Doubt{Credible: true}},
 		"agreed 15 times without an SOA, in a pool that differs": {func(t *Table) {
-			t.Disputed(start, "www.test.", a, setB, 0)
+			t.disputed(start, "www.test.", a, setB, 0)
 			agree(t, 15, "example.org.", all)
 		}, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"agreed 16 times without an SOA, in a pool that differs": {func(t *Table) {
-			t.Disputed(start, "www.test.", a, setB, 0)
+			t.disputed(start, "www.test.", a, setB, 0)
 			agree(t, 16, "example.org.", all)
 		}, Denial{Name: "x.example.org.", By: a}, Doubt{Credible: true}},
 		"agreed, then one that knew nothing denies what another answers": {func(t *Table) {
@@ -230,28 +232,28 @@ func TestDenied(t *testing.T) {
 		"not uniform any more after a dispute": {func(t *Table) {
 			agree(t, 16, "example.com.", all)
 			agree(t, 1, "example.org.", all)
-			t.Disputed(start, "www.test.", a, setB, 0)
+			t.disputed(start, "www.test.", a, setB, 0)
 		}, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
-		"the type, by one that has said so idly": {func(t *Table) { t.Hollow(start, setA) }, Denial{Name: "x.example.org.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true}},
-		"the type, long after":                   {func(t *Table) { t.Hollow(start.Add(-expires), setA) }, Denial{Name: "x.example.org.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true, Exists: true}},
+		"the type, by one that has said so idly": {func(t *Table) { t.hollowed(start, setA) }, Denial{Name: "x.example.org.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true}},
+		"the type, long after":                   {func(t *Table) { t.hollowed(start.Add(-expires), setA) }, Denial{Name: "x.example.org.", By: a, NoData: true}, Doubt{Verify: setB | setC, Credible: true, Exists: true}},
 		"the type, by one that is wrong with names": {func(t *Table) {
-			t.Disputed(start, "www.example.com.", a, setB, 0)
-			t.Disputed(start, "www.example.net.", a, setB, 0)
+			t.disputed(start, "www.example.com.", a, setB, 0)
+			t.disputed(start, "www.example.net.", a, setB, 0)
 		}, Denial{Name: "x.example.org.", By: b, NoData: true}, Doubt{Verify: setA | setC, Exists: true}},
 		"one says that the names exist": {func(t *Table) {
-			t.Disputed(start, "www.example.com.", a, setB, 0)
-			t.Disputed(start, "www.example.net.", a, setB, 0)
+			t.disputed(start, "www.example.com.", a, setB, 0)
+			t.disputed(start, "www.example.net.", a, setB, 0)
 			for i := range 20 {
 				t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.example.org.", i), Absent: setA, NoData: setB})
 			}
 		}, Denial{Name: "x.example.org.", By: a}, Doubt{Verify: setB | setC, Credible: true}},
 		"one says that all names exist": {func(t *Table) {
-			t.Hollow(start, setB)
+			t.hollowed(start, setB)
 			for i := range 20 {
 				t.Agreed(start, Agreement{Name: fmt.Sprintf("n%d.example.org.", i), Absent: setA | setC, NoData: setB})
 			}
 		}, Denial{Name: "x.example.org.", By: a}, Doubt{Credible: true}},
-		"a refusal elsewhere leaves agreement": {func(t *Table) { agree(t, 4, "example.org.", all); t.Disputed(start, "www.test.", a, 0, setB) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Credible: true}},
+		"a refusal elsewhere leaves agreement": {func(t *Table) { agree(t, 4, "example.org.", all); t.disputed(start, "www.test.", a, 0, setB) }, Denial{Name: "x.example.org.", SOA: "example.org.", By: a}, Doubt{Credible: true}},
 	} {
 		table := New(3)
 		tc.learn(table)
@@ -295,15 +297,15 @@ func TestExpiry(t *testing.T) {
 		"fresh":    {nil, before, View{Good: setA, Bad: setB, Name: setA, Known: true}},
 		"stale":    {nil, after, View{}},
 		"answered": {func(t *Table) { t.Positive(before, "ftp.example.org.", a) }, after, View{Good: setA, Bad: setB, Known: true}},
-		"disputed": {func(t *Table) { t.Disputed(before, "ftp.example.org.", a, setC, 0) }, after, View{Good: setA, Bad: setB | setC, Known: true}},
+		"disputed": {func(t *Table) { t.disputed(before, "ftp.example.org.", a, setC, 0) }, after, View{Good: setA, Bad: setB | setC, Known: true}},
 		"agreed on": {func(t *Table) {
 			t.Agreed(before, Agreement{Name: "typo.example.org.", SOA: "", Absent: setA | setB | setC})
 		}, after, View{Good: setA, Bad: setB, Known: true}},
 		"only read":  {func(t *Table) { t.View(before, "www.example.org.") }, after, View{}},
-		"same again": {func(t *Table) { t.Disputed(before, "www.example.org.", c, setA, 0) }, after, View{Good: setA | setC, Bad: setB, Struck: setA, Name: setC, Known: true}},
+		"same again": {func(t *Table) { t.disputed(before, "www.example.org.", c, setA, 0) }, after, View{Good: setA | setC, Bad: setB, Struck: setA, Name: setC, Known: true}},
 	} {
 		table := New(3)
-		table.Disputed(start, "www.example.org.", a, setB, 0)
+		table.disputed(start, "www.example.org.", a, setB, 0)
 		if tc.confirm != nil {
 			tc.confirm(table)
 		}
@@ -328,7 +330,7 @@ func TestFailed(t *testing.T) {
 			t.Failed(start, "x.example.org.", c)
 			t.Positive(start, "x.example.org.", b)
 			for i := range n {
-				t.Disputed(start, fmt.Sprintf("n%d.example.org.", i), a, setB, 0)
+				t.disputed(start, fmt.Sprintf("n%d.example.org.", i), a, setB, 0)
 			}
 		}
 	}
@@ -351,12 +353,12 @@ func TestFailed(t *testing.T) {
 		"another answers":                   {func(t *Table) { fail(3, 0)(t); t.Positive(start, "www.example.org.", a) }, start, "x.example.org.", setB},
 		"right before, contradicted twice":  {contradict(2), start, "x.example.org.", 0},
 		"right before, contradicted thrice": {contradict(3), start, "x.example.org.", setB},
-		"and right again":                   {func(t *Table) { contradict(3)(t); t.Disputed(start, "mine.example.org.", b, setA, 0) }, start, "x.example.org.", 0},
+		"and right again":                   {func(t *Table) { contradict(3)(t); t.disputed(start, "mine.example.org.", b, setA, 0) }, start, "x.example.org.", 0},
 		"right before, another is wrong": {func(t *Table) {
 			t.Failed(start, "x.example.org.", c)
 			t.Positive(start, "x.example.org.", b)
-			t.Disputed(start, "y.example.org.", a, setC, 0)
-			t.Disputed(start, "y.example.org.", a, setC, 0)
+			t.disputed(start, "y.example.org.", a, setC, 0)
+			t.disputed(start, "y.example.org.", a, setC, 0)
 		}, start, "x.example.org.", 0},
 		"three different ones": {func(t *Table) {
 			t.Failed(start, "x.example.org.", a)
@@ -376,7 +378,7 @@ func TestFailed(t *testing.T) {
 func TestExpiryOfPoor(t *testing.T) {
 	table := New(2)
 	for _, zone := range []string{"example.org.", "example.com."} {
-		table.Disputed(start, "www."+zone, a, setB, 0)
+		table.disputed(start, "www."+zone, a, setB, 0)
 	}
 	if s := table.Stats(); s != (Stats{Zones: 2, Names: 2, Disputes: 2, Poor: setB}) {
 		t.Fatalf("%+v", s)
@@ -394,7 +396,7 @@ func TestBounded(t *testing.T) {
 	table := New(3)
 	const n = 20_000
 	for i := range n {
-		table.Disputed(start, fmt.Sprintf("www.example%d.org.", i), a, setB, 0)
+		table.disputed(start, fmt.Sprintf("www.example%d.org.", i), a, setB, 0)
 		table.Agreed(start, Agreement{Name: fmt.Sprintf("typo.test%d.org.", i), SOA: "", Absent: setA | setB | setC})
 	}
 	if s := table.Stats(); s.Zones != Zones || s.Names != Names || s.Disputes != n {
@@ -424,7 +426,7 @@ func TestConcurrent(t *testing.T) {
 				case 4:
 					table.Failed(now, name, i%3)
 				case 0:
-					table.Disputed(now, name, w%3, setA|setB, setC)
+					table.disputed(now, name, w%3, setA|setB, setC)
 				case 1:
 					table.Agreed(now, Agreement{Name: name, SOA: "", Absent: setA | setB | setC})
 				case 2:
@@ -440,5 +442,29 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 	if s := table.Stats(); s.Zones > 50 || s.Names > 350 || s.Disputes == 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestContradicted holds whom a dispute tells against.
+func TestContradicted(t *testing.T) {
+	for name, tc := range map[string]struct {
+		d      Dispute
+		tells  bool
+		bad    Set
+		exists bool // NODATA of b still shows that a name exists
+	}{
+		"the name":                     {Dispute{Type: dns.TypeA, Absent: setB}, true, setB, true},
+		"an address":                   {Dispute{Type: dns.TypeAAAA, NoData: setB}, true, setB, false},
+		"a newer type":                 {Dispute{Type: dns.TypeHTTPS, NoData: setB}, false, 0, true},
+		"the name, and by one, a type": {Dispute{Type: dns.TypeHTTPS, Absent: setC, NoData: setB}, true, setC, true},
+		"refused":                      {Dispute{Type: dns.TypeA, Refused: setB}, false, setB, true},
+	} {
+		table := New(3)
+		tc.d.Name, tc.d.Winner = "www.example.org.", a
+		tells := table.Contradicted(start, tc.d)
+		exists := table.Denied(start, Denial{Name: "x.example.com.", By: b, NoData: true}).Exists
+		if bad := table.View(start, "x.example.org.").Bad; tells != tc.tells || bad != tc.bad || exists != tc.exists {
+			t.Errorf("%s: tells %t, bad %b, exists %t; want %t, %b, %t", name, tells, bad, exists, tc.tells, tc.bad, tc.exists)
+		}
 	}
 }
