@@ -92,14 +92,7 @@ func TestHTTPS(t *testing.T) {
 
 // TestQUIC is about queries by QUIC.
 func TestQUIC(t *testing.T) {
-	authority, err := fakedns.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := authority.Config("one.example")
-	if err != nil {
-		t.Fatal(err)
-	}
+	authority, config := certified(t)
 	config.NextProtos = []string{"doq"}
 	for _, tc := range []struct {
 		name    string

@@ -1,6 +1,7 @@
 package forwardlike
 
 import (
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"net"
@@ -323,3 +324,18 @@ func (s *scene) await(what string, condition func() bool) {
 
 // port returns the port of an address.
 func port(addr string) string { return strconv.Itoa(int(netip.MustParseAddrPort(addr).Port())) }
+
+// certified returns an authority, and how a server speaks TLS that it has
+// certified as one.example.
+func certified(t *testing.T) (*fakedns.CA, *tls.Config) {
+	t.Helper()
+	authority, err := fakedns.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := authority.Config("one.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority, config
+}

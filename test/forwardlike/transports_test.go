@@ -176,14 +176,7 @@ func pack(m *dns.Msg) []byte {
 // TestConnections is about connections that are kept, and that the upstream closes.
 func TestConnections(t *testing.T) {
 	const queries = 6
-	authority, err := fakedns.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := authority.Config("one.example")
-	if err != nil {
-		t.Fatal(err)
-	}
+	authority, config := certified(t)
 	for _, tc := range []struct {
 		name  string
 		tls   bool
@@ -332,14 +325,7 @@ func TestTLS(t *testing.T) {
 // because forward waits for 2.5 s before it tries again.
 func TestHandshakeStalls(t *testing.T) {
 	register()
-	authority, err := fakedns.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := authority.Config("one.example")
-	if err != nil {
-		t.Fatal(err)
-	}
+	authority, config := certified(t)
 	var wg sync.WaitGroup
 	for _, tc := range []struct {
 		name    string
