@@ -101,7 +101,8 @@ func (nobody) Late(time.Duration)    {}
 func (nobody) State(upstream.Change) {}
 func (nobody) Local(error)           {}
 
-// run runs f beside a prober of n upstreams that do not answer, and ends it.
+// run runs f beside a prober of n upstreams that do not answer, and ends it. The prober begins when f first lets time pass, so that
+// what f does before that holds from the first probe on.
 func run(t *testing.T, n int, change func(c *Config), f func(p *Prober, ups []*upstream.Upstream, servers []*server)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -126,7 +127,7 @@ func run(t *testing.T, n int, change func(c *Config), f func(p *Prober, ups []*u
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { p.Run(ctx); close(done) }()
+		go func() { time.Sleep(1); p.Run(ctx); close(done) }()
 		f(p, cfg.Upstreams, servers)
 		cancel()
 		<-done // else the bubble tells of a deadlock
@@ -148,8 +149,8 @@ func TestWhom(t *testing.T) {
 	run(t, 2, nil, func(_ *Prober, ups []*upstream.Upstream, servers []*server) {
 		begin := time.Now()
 		servers[0].set(true)
-		synctest.Wait() // both are new
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // both are new
+		synctest.Wait()
 		if n := len(servers[0].since(begin)); n != 1 {
 			t.Errorf("%d probes of an upstream that answered the first, want 1", n)
 		}
@@ -195,6 +196,7 @@ func TestWhat(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, 1, tc.change, func(_ *Prober, _ []*upstream.Upstream, servers []*server) {
+				time.Sleep(ms)
 				synctest.Wait()
 				m := new(dns.Msg)
 				if err := m.Unpack(servers[0].query.Wire); err != nil || len(m.Question) != 1 {
@@ -455,6 +457,7 @@ func TestRecover(t *testing.T) {
 		servers[1].mu.Unlock()
 		begin := time.Now()
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		for i, s := range servers {
 			if n := len(s.since(begin)); n < 5 || n > 21 {
 				t.Errorf("%d probes of %d in 10 s", n, i)
