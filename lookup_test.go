@@ -15,13 +15,19 @@ import (
 // resolver starts a name server on a port of its own, by UDP and TCP.
 func resolver(t *testing.T, answer func(w dns.ResponseWriter, q dns.Question) *dns.Msg) netip.AddrPort {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket, err := net.ListenPacket("udp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	var (
+		listener net.Listener
+		socket   net.PacketConn
+	)
+	for socket == nil { // the port may be taken for UDP
+		var err error
+		if listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if socket, err = net.ListenPacket("udp", listener.Addr().String()); err != nil {
+			t.Log(err)
+			listener.Close()
+		}
 	}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		if m := answer(w, q.Question[0]); m != nil {
