@@ -58,6 +58,7 @@ type scene struct {
 	up     []*fakedns.Server // whose data differ: View is the number of the address
 	addr   []string          // of those, and of others
 	client []listeners       // of the servers
+	missed string            // what did not come
 }
 
 // listeners are the addresses that a server has.
@@ -89,7 +90,11 @@ func play(t *testing.T, want verdict, run func(s *scene) string) {
 				words = want.dnsguard
 			}
 			for try := 1; ; try++ {
-				got := run(&scene{t: t, plugin: plugin})
+				s := &scene{t: t, plugin: plugin}
+				got := run(s)
+				if s.missed != "" {
+					got = "no " + s.missed
+				}
 				if got == words {
 					return
 				}
@@ -310,14 +315,15 @@ func (s *scene) describe(m *dns.Msg) string {
 	return words + " with data"
 }
 
-// await waits until the condition holds. It looks often, and fails late.
+// await waits until the condition holds. It looks often, and gives up late: then this run of the case has failed.
 func (s *scene) await(what string, condition func() bool) {
 	s.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(patience); !condition(); <-tick.C {
 		if time.Now().After(end) {
-			s.t.Fatalf("no %s", what)
+			s.missed = what
+			return
 		}
 	}
 }
