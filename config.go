@@ -15,6 +15,8 @@ import (
 type Config struct {
 	// at is where the stanza begins: at.wrap gives an error that is found later its file and line.
 	at position
+	// zone is that of the server block, and of all queries that come in; "": not known.
+	zone string
 
 	// From is the zone whose queries are forwarded, normalised. No default.
 	From string
@@ -126,6 +128,8 @@ type Config struct {
 	EDNSAll bool
 	// Explain is who is told what the directive knows of its upstreams.
 	Explain ExplainConfig
+	// Loop is how queries are found that come back. In ModeObserve nothing is done about them.
+	Loop LoopConfig
 }
 
 // The values of Config.Mode.
@@ -189,4 +193,24 @@ type ExplainConfig struct {
 	// To are networks whose clients are told, besides this host: loopback and the addresses of its interfaces.
 	// IPv4 is never IPv4-mapped IPv6; the bits of the host are 0. Default: none. Not together with Off.
 	To []netip.Prefix
+}
+
+// LoopConfig is how queries are found that come back.
+//
+//	loop on
+//	loop off
+//	loop [key FILE] [group NAME] [interval DURATION] [suffix NAME...]
+//
+// The option may be repeated.
+type LoopConfig struct {
+	// Off marks no queries, sends no probes and answers none. Default: false.
+	Off bool
+	// Key is the content of the file with the key, which all replicas have; 16 octets at the least. Default: none, the cluster's is taken.
+	Key []byte
+	// Group is a name that those have in common who are to know each other; what others name otherwise is another group. Default: none.
+	Group string
+	// Interval is between two probes of an upstream that is not public, where nothing is wrong. Default 1 m; 1 s to 1 h.
+	Interval time.Duration
+	// Suffixes are what the names of probes end in, normalised, but for loop.dnsguard., which is put before those that do not begin with it. Default: two names that nobody has.
+	Suffixes []string
 }

@@ -67,6 +67,7 @@ var options = map[string]option{
 	"private_zones": {args: "ZONE... [at IP...]", min: 1, max: anyNumber, repeats: true, set: setPrivateZones},
 	"edns_options":  {args: "all|CODE...", min: 1, max: anyNumber, set: setEDNSOptions},
 	"explain":       {args: explainArgs, min: 1, max: anyNumber, set: setExplain},
+	"loop":          {args: loopArgs, min: 1, max: anyNumber, repeats: true, set: setLoop},
 }
 
 func setExcept(s *stanza, args []string) error {

@@ -49,7 +49,7 @@ type stanza struct {
 }
 
 func (s *stanza) parse(c *caddy.Controller) error {
-	s.at = positionOf(c)
+	s.at, s.zone = positionOf(c), dnsserver.GetConfig(c).Zone
 	if err := s.parseArgs(c.RemainingArgs()); err != nil {
 		return s.at.wrap(err)
 	}

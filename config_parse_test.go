@@ -167,6 +167,13 @@ func TestParseOptions(t *testing.T) {
 		{"edns_options all", func(c *Config) { c.EDNSAll = true }},
 		{"edns_options ECS nsid 10 cookie 65535", func(c *Config) { c.EDNSOptions = []uint16{8, 3, 10, 65535} }},
 		{"explain off", func(c *Config) { c.Explain.Off = true }},
+		{"loop on", func(*Config) {}},
+		{"loop off", func(c *Config) { c.Loop.Off = true }},
+		{"loop group site-1", func(c *Config) { c.Loop.Group = "site-1" }},
+		{"loop interval 30s", func(c *Config) { c.Loop.Interval = 30 * time.Second }},
+		{"loop suffix Probe.Example.org a interval 1h", func(c *Config) {
+			c.Loop.Interval, c.Loop.Suffixes = time.Hour, []string{"probe.example.org.", "a."}
+		}},
 		{"explain to 10.0.0.0/8 192.0.2.7 2001:db8::/32 ::1 ::ffff:192.0.2.8 0.0.0.0/0", func(c *Config) {
 			c.Explain.To = networks("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "::1/128", "192.0.2.8/32", "0.0.0.0/0")
 		}},
@@ -297,6 +304,19 @@ func TestParseOptionErrors(t *testing.T) {
 		{"explain to 10.0.0.0/8 example.org", `explain to "example.org": must be ` + wantNetwork},
 		{"explain to fe80::1%eth0", `explain to "fe80::1%eth0": must be ` + wantNetwork},
 		{"explain to ::ffff:10.0.0.0/104", `explain to "::ffff:10.0.0.0/104": must be ` + wantNetwork},
+		{"loop", `loop: found no argument; usage: loop ` + loopArgs},
+		{"loop yes", `loop "yes": must be on, off, or key FILE, group NAME, interval DURATION, suffix NAME...`},
+		{"loop off 1m", `loop off: found 1 argument; usage: loop off`},
+		{"loop on interval 1m", `loop on: found 2 arguments; usage: loop on`},
+		{"loop interval", `loop interval: found no argument`},
+		{"loop interval suffix a", `loop interval: found no argument`},
+		{"loop interval 999ms", `loop interval "999ms": must be a duration from 1s to 1h`},
+		{"loop interval 61m", `loop interval "61m": must be a duration from 1s to 1h`},
+		{"loop interval 1m 2m", `loop interval: found 2 arguments; usage: loop [key FILE] [group NAME] [interval DURATION] [suffix NAME...]`},
+		{"loop interval 1m interval 2m", `loop interval: given twice`},
+		{"loop key /does/not/exist", `loop key "/does/not/exist": open /does/not/exist: no such file or directory`},
+		{"loop key /dev/null", `loop key "/dev/null": must be a file with 16 octets or more`},
+		{"loop suffix a..b", `loop suffix "a..b": must be a domain name`},
 		{"explain to 10.0.0.1:53", `explain to "10.0.0.1:53": must be ` + wantNetwork},
 	} {
 		t.Run(tc.options, func(t *testing.T) {
@@ -328,7 +348,7 @@ func TestParseTwice(t *testing.T) {
 		"doh_method": "GET", "policy": "random", "max_concurrent": "1", "next": "NXDOMAIN", "next_on_nodata": "",
 		"failfast_all_unhealthy_upstreams": "", "failover": "NXDOMAIN", "resolver": "192.0.2.1", "source_address": "192.0.2.1",
 		"mode": "observe", "timeout": "1s", "hedge": "off", "nxdomain": "trust", "eject": "off", "private_zones": "a", "edns_options": "all",
-		"explain": "off",
+		"explain": "off", "loop": "on",
 	}
 	for name, o := range options {
 		value, ok := values[name]
@@ -388,7 +408,7 @@ func TestParseConflicts(t *testing.T) {
 
 func TestParseUnknownOption(t *testing.T) {
 	const known = "doh_method, edns_options, eject, except, expire, explain, failfast_all_unhealthy_upstreams, failover, force_tcp, " +
-		"health_check, hedge, max_age, max_concurrent, max_connect_attempts, max_fails, max_idle_conns, mode, next, " +
+		"health_check, hedge, loop, max_age, max_concurrent, max_connect_attempts, max_fails, max_idle_conns, mode, next, " +
 		"next_on_nodata, nxdomain, policy, prefer_udp, private_zones, read_timeout, resolver, source_address, timeout, tls, tls_servername"
 	for option, hint := range map[string]string{
 		"polcy random":         ` (did you mean "policy"?)`,

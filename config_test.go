@@ -30,6 +30,7 @@ func TestDefaults(t *testing.T) {
 		MaxConcurrent:  16384,
 		Hedge:          0.05,
 		Eject:          EjectConfig{Failures: 5, Share: 0.5, Base: time.Second, Max: 30 * time.Second},
+		Loop:           LoopConfig{Interval: time.Minute, Suffixes: []string{"loop.dnsguard.empty.as112.arpa.", "loop.dnsguard.internal."}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -92,6 +93,10 @@ func TestValidate(t *testing.T) {
 		},
 		{func(c *Config) { c.Explain = ExplainConfig{Off: true, To: networks("10.0.0.0/8")} }, `explain off: cannot be given together with networks`},
 		{func(c *Config) { c.Explain.To = make([]netip.Prefix, 1) }, `explain to "invalid Prefix": must be ` + wantNetwork},
+		{func(c *Config) { c.Loop.Interval = 0 }, `loop interval "0s": must be a duration from 1s to 1h`},
+		{func(c *Config) { c.From = "org." }, `loop suffix "loop.dnsguard.empty.as112.arpa.": must be a name in org.`},
+		{func(c *Config) { c.Loop.Suffixes = []string{"."} }, `loop suffix ".": must be a name of at most 190 octets, and not the root`},
+		{func(c *Config) { c.Except, c.Loop.Suffixes = []string{"corp."}, []string{"a.corp."} }, `loop suffix "a.corp.": must be a name in no zone of except`},
 		{func(c *Config) { c.Explain.To = networks("10.0.0.1/8") }, `explain to "10.0.0.1/8": must be ` + wantNetwork},
 	} {
 		c := valid()

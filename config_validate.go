@@ -51,6 +51,7 @@ func (c *Config) setDefaults() {
 		c.Hedge = 0.05
 	}
 	c.setEjectDefaults()
+	c.setLoopDefaults()
 }
 
 func (c *Config) setEjectDefaults() {
@@ -81,6 +82,7 @@ func (c *Config) Validate() error {
 		c.validateServerNames(),
 		c.validatePrivateZones(),
 		c.Explain.validate(),
+		c.validateLoop(),
 	)
 }
 

@@ -26,15 +26,16 @@ func (s span[T]) holds(v T) bool { return v >= s.min && v <= s.max }
 
 // The spans of all options, for the parser and for Validate. Never written to.
 var (
-	spanNotNegative = span[time.Duration]{0, math.MaxInt64, "a duration of 0 or more, such as 10s"}
-	spanPositive    = span[time.Duration]{1, math.MaxInt64, "a duration of more than 0, such as 2s"}
-	spanTimeout     = span[time.Duration]{100 * time.Millisecond, time.Minute, "a duration from 100ms to 60s"}
-	spanEjectBase   = span[time.Duration]{10 * time.Millisecond, 10 * time.Minute, "a duration from 10ms to 10m"}
-	spanEjectMax    = span[time.Duration]{10 * time.Millisecond, time.Hour, "a duration from base to 1h"}
-	spanCount       = span[int]{0, math.MaxInt, "a whole number of 0 or more"}
-	spanFailures    = span[int]{1, 1000, "a whole number from 1 to 1000"}
-	spanHedge       = span[float64]{0, 1, "a share between 0 and 1, a percentage, or off"}
-	spanEjectShare  = span[float64]{math.SmallestNonzeroFloat64, 1, "a share of more than 0 up to 1, or a percentage"}
+	spanNotNegative  = span[time.Duration]{0, math.MaxInt64, "a duration of 0 or more, such as 10s"}
+	spanPositive     = span[time.Duration]{1, math.MaxInt64, "a duration of more than 0, such as 2s"}
+	spanTimeout      = span[time.Duration]{100 * time.Millisecond, time.Minute, "a duration from 100ms to 60s"}
+	spanEjectBase    = span[time.Duration]{10 * time.Millisecond, 10 * time.Minute, "a duration from 10ms to 10m"}
+	spanEjectMax     = span[time.Duration]{10 * time.Millisecond, time.Hour, "a duration from base to 1h"}
+	spanLoopInterval = span[time.Duration]{time.Second, time.Hour, "a duration from 1s to 1h"}
+	spanCount        = span[int]{0, math.MaxInt, "a whole number of 0 or more"}
+	spanFailures     = span[int]{1, 1000, "a whole number from 1 to 1000"}
+	spanHedge        = span[float64]{0, 1, "a share between 0 and 1, a percentage, or off"}
+	spanEjectShare   = span[float64]{math.SmallestNonzeroFloat64, 1, "a share of more than 0 up to 1, or a percentage"}
 )
 
 // badValue is the error for a value in a Corefile.

@@ -46,6 +46,7 @@ type Guard struct {
 	follower *follower
 	taps     *taps // of the server block; nil: none. Set before Start.
 
+	loops    *loops            // nil where nothing is done about loops
 	siblings []*Guard          // the directives of the server block, this one among them, in their order
 	audience *explain.Audience // whom this one's upstreams are explained to; nil: nobody
 
@@ -75,6 +76,10 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		g.env.Metrics.Query(metrics.Unsupported)
 		return g.write(w, dnsmsg.Failure(r, rcode, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotSupported, Text: "not forwarded"}))
 	}
+	var req forwarder.Request
+	if m, mine := g.loops.receive(ctx, r, &state, &req); mine {
+		return g.turnBack(ctx, w, m)
+	}
 	if over := g.enter(); over {
 		g.env.Metrics.Query(metrics.Rejected)
 		return g.write(w, dnsmsg.Failure(r, dns.RcodeRefused, dnsmsg.EDE{
@@ -83,17 +88,19 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 	defer g.inFlight.Add(-1)
 
-	req := forwarder.Request{Name: r.Question[0].Name}
+	req.Name = r.Question[0].Name
 	options := ""
 	if g.passing != nil {
 		options = dnsmsg.PassedOptions(r, g.passing)
 	}
 	req.Key = dnsmsg.KeyOf(r, state.Proto() != "udp", state.Size(), options)
+	req.Key.Path = req.Stamp.Path()
 	a, seen := g.watched(ctx, w, r, &req)
 	if g.passOn(a) {
 		g.env.Metrics.Query(metrics.PassedOn)
 		return plugin.NextOrFailure(g.Name(), g.Next, ctx, w, r)
 	}
+	g.loops.tell(ctx, &a)
 	seen.answered(&a)
 	if a.Msg == nil && (ctx.Err() != nil || a.Kind == outcome.Cancelled) {
 		// Nobody waits. To write a failure would leave it in the cache for others.
@@ -101,6 +108,9 @@ func (g *Guard) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return dns.RcodeServerFailure, errCancelled
 	}
 	g.env.Metrics.Query(resultOf(a))
+	if a.Kind == outcome.Loop {
+		return g.writeUncached(w, g.reply(a, r))
+	}
 	return g.write(w, g.reply(a, r))
 }
 
@@ -126,6 +136,8 @@ func resultOf(a forwarder.Answer) metrics.QueryResult {
 	switch {
 	case a.Malformed:
 		return metrics.Unsupported
+	case a.Withheld:
+		return metrics.Answered
 	case a.Msg == nil:
 		return metrics.Unanswered
 	case a.Kind == outcome.OK || a.Kind == outcome.Truncated || a.Kind.Denied():
@@ -183,8 +195,11 @@ func (g *Guard) reply(a forwarder.Answer, r *dns.Msg) *dns.Msg {
 		return m
 	}
 	rcode := dns.RcodeServerFailure
-	if a.Malformed {
+	switch {
+	case a.Malformed:
 		rcode = dns.RcodeFormatError
+	case a.Withheld:
+		rcode = dns.RcodeNameError
 	}
 	return dnsmsg.Failure(r, rcode, a.EDE)
 }

@@ -36,12 +36,18 @@ func (g *Guard) explainsAny() bool {
 
 // CacheBypassZones implements the cache plugin's ZoneBypasser: the cache would
 // keep an answer for seconds though its TTL is 0, and drop the reason of a
-// refusal.
-func (g *Guard) CacheBypassZones() []string {
-	if !g.explainsAny() {
-		return nil
+// refusal; and fill up with the names of probes for loops.
+func (g *Guard) CacheBypassZones() (zones []string) {
+	if g.explainsAny() {
+		zones = append(zones, explain.Zone)
 	}
-	return []string{explain.Zone}
+	for _, s := range g.siblings { // the server asks only one of them
+		if s.loops != nil {
+			zones = append(zones, s.loops.suffixes...)
+		}
+	}
+	slices.Sort(zones)
+	return slices.Compact(zones)
 }
 
 // explain answers a query for the directives themselves.

@@ -212,7 +212,7 @@ func TestExplainOff(t *testing.T) {
 	if m := explained(t, g, "127.0.0.1", query("upstreams.dnsguard.", chaosTXT)); m.Rcode != dns.RcodeNameError || s.asked.Load() != 1 {
 		t.Errorf("%v, the upstream was asked %d times", m, s.asked.Load())
 	}
-	if z := g.CacheBypassZones(); len(z) != 0 {
+	if z := g.CacheBypassZones(); slices.Contains(z, "dnsguard.") {
 		t.Errorf("%q is not to be cached", z)
 	}
 }

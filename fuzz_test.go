@@ -43,6 +43,7 @@ var optionSeeds = map[string][]string{
 	"eject":                            {"off", "off off", "failures 3 share 5% base 1s max 1m", "base 1m max 1s", "base", "share 0", "failures 1 failures 1"},
 	"private_zones":                    {"a 10.0.0.0/8 at 192.0.2.1", "a at", "at 192.0.2.1", "a at 192.0.2.9", "a a"},
 	"edns_options":                     {"all", "ecs 65001", "0", "65536", "all ecs", "NSID"},
+	"loop":                             {"on", "off", "key /dev/null", "interval 30s suffix a.example b.example", "suffix .", "suffix", "interval 0s", "on off", "interval 1m interval 1m"},
 	"explain":                          {"off", "to ::/0 10.0.0.0/8", "to", "to 192.0.2.1", "to fe80::1%eth0/64", "x"},
 }
 

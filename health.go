@@ -4,11 +4,13 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/explain"
+	"github.com/dnsguard/dnsguard/plugin/loopguard"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/resolvconf"
@@ -36,6 +38,10 @@ type Env struct {
 	Listens func(addr netip.AddrPort) bool
 	// OwnAddrs returns the addresses of this host.
 	OwnAddrs func() ([]netip.Addr, error)
+	// Getenv returns what the environment says.
+	Getenv func(name string) string
+	// Cluster returns what tells this Kubernetes cluster from others. It is called in the background, until it says so. Nil: there is none.
+	Cluster func(ctx context.Context) (string, error)
 	// Debug lets a panic in a goroutine of ours end the process, as CoreDNS's debug plugin has it.
 	Debug bool
 
@@ -79,6 +85,9 @@ func (e *Env) fill(cfg *Config) {
 	if e.Lookup == nil {
 		e.Lookup = newLookup(cfg.Resolvers, e.Listens, e.recoverer)
 	}
+	if e.Getenv == nil {
+		e.Getenv = os.Getenv
+	}
 	if e.OwnAddrs == nil {
 		e.OwnAddrs = interfaceAddrs
 	}
@@ -94,6 +103,7 @@ func (e *Env) draw(n int) int {
 func New(cfg Config, env Env) (*Guard, error) {
 	env.fill(&cfg)
 	g := &Guard{cfg: cfg, env: env, log: newStateLog(cfg.stateLogf(env.Logf)), passing: passing(&cfg)}
+	g.loops = newLoops(g)
 	g.follower = newFollower(g)
 	p, err := g.newPool(g.follower.endpoints(), nil, false)
 	if err != nil {
@@ -111,12 +121,12 @@ func New(cfg Config, env Env) (*Guard, error) {
 func passing(cfg *Config) func(code uint16) bool {
 	switch {
 	case cfg.EDNSAll:
-		return func(uint16) bool { return true }
+		return func(code uint16) bool { return code != loopguard.OptionCode }
 	case len(cfg.EDNSOptions) > 0:
 		return func(code uint16) bool {
 			for _, c := range cfg.EDNSOptions {
 				if c == code {
-					return true
+					return code != loopguard.OptionCode // which is the loop guard's
 				}
 			}
 			return false
@@ -130,6 +140,7 @@ func passing(cfg *Config) func(code uint16) bool {
 // before Start and before the first query; prev goes on until it is stopped.
 func (g *Guard) Inherit(prev *Guard) error {
 	g.follower.inherit(prev.follower)
+	g.loops.inherit(prev.loops)
 	p, err := g.newPool(g.follower.endpoints(), prev.pool.Load(), false)
 	if err != nil {
 		return err
@@ -153,8 +164,15 @@ type running struct {
 func (g *Guard) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{cancel: cancel, untrack: g.env.Metrics.Track(g)}
-	r.probing = g.pool.Load().probing(g.env.recoverer)
 	g.running = r
+	p := g.pool.Load()
+	if l := g.loops; l != nil {
+		l.warn(p.endpoints())
+		if l.g.cfg.Loop.Key == nil && l.cluster.Load() == nil && g.env.Cluster != nil {
+			g.env.recoverer.Go(&r.wg, "asking what the cluster is", func() { l.learnCluster(ctx) })
+		}
+	}
+	r.probing = p.probing(g.env.recoverer)
 	g.follower.start(ctx, &r.wg)
 }
 
@@ -175,6 +193,9 @@ func (g *Guard) follow() {
 	}
 	g.pool.Store(p)
 	r.probing()
+	if g.loops != nil {
+		g.loops.warn(endpoints)
+	}
 	r.probing = p.probing(g.env.recoverer)
 	g.env.recoverer.Go(&r.draining, "closing upstreams", func() { old.drain(g.cfg.longest()+drainEvery, p) })
 	g.env.Logf(LevelInfo, "upstreams of %s are now %s; were %s", g.cfg.From, p, old)

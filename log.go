@@ -22,6 +22,9 @@ type logged struct {
 	at     time.Time
 	muted  int  // changes that were not told
 	trying bool // the last line said that the upstream was in trouble
+
+	looped  time.Time // when a line told of a loop
+	looping bool      // and none of its end
 }
 
 // How often an upstream may have a line: changes between healthy and suspect
@@ -41,7 +44,7 @@ func (l *stateLog) state(now time.Time, c upstream.Change) {
 		return
 	}
 	level := LevelWarning
-	if c.Now == upstream.Healthy {
+	if c.Now == upstream.Healthy || c.From == upstream.Looping {
 		level = LevelInfo
 	}
 	if muted > 0 {
@@ -78,6 +81,10 @@ func (l *stateLog) admit(now time.Time, c upstream.Change) (line string, muted i
 		e = &logged{}
 		l.last[c.To] = e
 	}
+	if c.Now == upstream.Looping || c.From == upstream.Looping {
+		ok = e.admitLoop(now, c)
+		return describe(c), 0, ok
+	}
 	every := logSeldom
 	switch {
 	case c.Now == upstream.HalfOpen, c.Now == upstream.Healthy && !e.trying:
@@ -96,9 +103,29 @@ func (l *stateLog) admit(now time.Time, c upstream.Change) (line string, muted i
 	return describe(c), muted, true
 }
 
+// admitLoop tells whether the beginning or the end of a loop is worth a line:
+// seldom, but whatever else has been told, and the end of each that was told.
+func (e *logged) admitLoop(now time.Time, c upstream.Change) bool {
+	if c.Now != upstream.Looping {
+		told := e.looping
+		e.looping = false
+		return told
+	}
+	if !e.looped.IsZero() && now.Sub(e.looped) < logSeldom {
+		return false
+	}
+	e.looped, e.looping, e.at, e.trying = now, true, now, true
+	return true
+}
+
 func describe(c upstream.Change) string {
 	const unit = time.Millisecond
+	if c.From == upstream.Looping {
+		return fmt.Sprintf("queries to upstream %s do not come back any more, after %s", c.To, c.Lasted.Round(unit))
+	}
 	switch c.Now {
+	case upstream.Looping:
+		return fmt.Sprintf("upstream %s is out, because queries to it come back: %s", c.To, c.Reason)
 	case upstream.Healthy:
 		return fmt.Sprintf("upstream %s is healthy again after %s", c.To, c.Lasted.Round(unit))
 	case upstream.Ejected:

@@ -107,3 +107,25 @@ func TestStateLogIsQuiet(t *testing.T) {
 		t.Errorf("the last line is %q", last)
 	}
 }
+
+// TestLoopLog holds that a loop is told of whatever has been told before, with its end, and seldom where it flaps.
+func TestLoopLog(t *testing.T) {
+	var got []string
+	l := newStateLog(func(level Level, format string, args ...any) {
+		got = append(got, string("IW"[level])+" "+fmt.Sprintf(format, args...))
+	})
+	const to = "192.0.2.1:53"
+	start := time.Now()
+	at := func(s int, from, now upstream.State) {
+		l.state(start.Add(time.Duration(s)*time.Second), upstream.Change{To: to, From: from, Now: now, Reason: "why", Lasted: 3 * time.Second})
+	}
+	at(0, upstream.Unknown, upstream.Suspect)
+	for s := 0; s < 60; s += 6 {
+		at(s, upstream.Suspect, upstream.Looping)
+		at(s+3, upstream.Looping, upstream.HalfOpen)
+	}
+	begins, ends := "W upstream "+to+" is out, because queries to it come back: why", "I queries to upstream "+to+" do not come back any more, after 3s"
+	if want := []string{"W upstream " + to + " is suspect: why; last reply never", begins, ends, begins, ends}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -13,7 +13,9 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/loopguard"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
+	"github.com/dnsguard/dnsguard/plugin/outcome"
 	"github.com/dnsguard/dnsguard/plugin/probe"
 	"github.com/dnsguard/dnsguard/plugin/recovery"
 	"github.com/dnsguard/dnsguard/plugin/selector"
@@ -30,6 +32,7 @@ type pool struct {
 	forwarder *forwarder.Forwarder // asked for nothing in mode observe
 	prober    *probe.Prober        // nil: no health checks, or none of ours
 	observing *observing           // nil in mode guard
+	loops     *loopProber          // nil where nothing is done about loops
 
 	users atomic.Int64 // queries under way
 }
@@ -40,6 +43,14 @@ type member struct {
 	up       *upstream.Upstream
 	link     *link // nil in mode observe
 	hop      *hop  // nil in mode guard
+
+	watch    *loopguard.Watch          // nil where nothing is done about loops
+	returned atomic.Pointer[time.Time] // when a probe came back though the upstream stays in; nil: never
+	asked    atomic.Pointer[string]    // the name of the last query that came back, until a probe has asked below it
+	spared   atomic.Int32              // how often in a row it stayed in so
+	wider    atomic.Bool               // a wide probe is due
+	half     atomic.Pointer[division]  // that some questions of a probe came back, and others did not; nil: never
+	partial  atomic.Pointer[zoneLoop]  // a name below which queries come back, while others do not; nil: none is known
 }
 
 // link is the way to a server: sockets, and the counters of its metrics. At a
@@ -105,7 +116,8 @@ func (g *Guard) newPool(endpoints []Endpoint, prev *pool, own bool) (p *pool, er
 		p.members = append(p.members, m)
 		p.upstreams = append(p.upstreams, m.up)
 	}
-	if p.forwarder, err = g.newForwarder(p.upstreams, prev, was); err == nil && g.cfg.Mode == ModeObserve {
+	p.loops = g.newLoopProber(p.members, endpoints)
+	if p.forwarder, err = g.newForwarder(p, prev, was); err == nil && g.cfg.Mode == ModeObserve {
 		p.observing, err = g.newObserving(p)
 		return p, err
 	}
@@ -136,8 +148,8 @@ func (p *pool) find(e Endpoint) int {
 // unless read_timeout is longer.
 const lostWait = 2500 * time.Millisecond
 
-func (g *Guard) newForwarder(ups []*upstream.Upstream, prev *pool, was []int) (*forwarder.Forwarder, error) {
-	cfg := &g.cfg
+func (g *Guard) newForwarder(p, prev *pool, was []int) (*forwarder.Forwarder, error) {
+	cfg, ups := &g.cfg, p.upstreams
 	policy, err := selector.New(cfg.Policy)
 	if err != nil {
 		return nil, err
@@ -147,6 +159,9 @@ func (g *Guard) newForwarder(ups []*upstream.Upstream, prev *pool, was []int) (*
 		Timeout: cfg.Timeout, Lost: max(lostWait, cfg.ReadTimeout), MaxAttempts: maxAttempts(cfg), Hedge: cfg.Hedge, Trust: cfg.NXDomainTrust,
 		Eject: cfg.ejects(), Failfast: cfg.FailfastAllUnhealthy, Failover: cfg.Failover,
 		Private: privateZones(cfg.PrivateZones, ups), Draw: g.env.draw, Observer: g.env.Metrics, Empty: g.follower.empty,
+	}
+	if p.loops != nil {
+		c.Stamps = p.loops.stamps()
 	}
 	if prev != nil {
 		c.Predecessor, c.Was = prev.forwarder, was
@@ -188,9 +203,13 @@ func (g *Guard) newMember(e Endpoint, old *member) (*member, error) {
 	}
 	if cfg.Mode == ModeObserve {
 		g.observeMember(m, c)
+		m.up.LoopEnded(time.Now()) // nobody would find its end
 		return m, nil
 	}
 	c.Linger, c.Wake = max(cfg.Timeout, 5*time.Second), g.wake
+	if g.loops != nil {
+		c.Doubt = func(k outcome.Kind) { g.doubt(m, k) }
+	}
 	if old != nil && old.link != nil {
 		if old.link.way == g.wayTo(e) && old.link.Join() {
 			m.link = old.link
@@ -204,6 +223,7 @@ func (g *Guard) newMember(e Endpoint, old *member) (*member, error) {
 	}
 	c.Exchanger, c.Observer = m.link, observer{m.link.counts, g.log}
 	m.up = upstream.New(c, time.Now())
+	g.watchLoops(m, old)
 	return m, nil
 }
 
@@ -289,12 +309,14 @@ func (p *pool) probing(r *recovery.Recoverer) (end func()) {
 	if p.observing != nil {
 		p.observing.start()
 	}
-	if p.prober == nil {
-		return func() {}
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	r.Go(&wg, "the prober", func() { p.prober.Run(ctx) })
+	if p.prober != nil {
+		r.Go(&wg, "the prober", func() { p.prober.Run(ctx) })
+	}
+	if p.loops != nil {
+		r.Go(&wg, "the prober for loops", func() { p.loops.run(ctx) })
+	}
 	return func() { cancel(); wg.Wait() }
 }
 
@@ -329,6 +351,15 @@ func (m *member) close() {
 	if m.hop != nil {
 		m.hop.close()
 	}
+}
+
+// endpoints returns the upstreams as they were listed.
+func (p *pool) endpoints() []Endpoint {
+	all := make([]Endpoint, len(p.members))
+	for i, m := range p.members {
+		all[i] = m.endpoint
+	}
+	return all
 }
 
 // serves reports whether the pool is for the very endpoints, in their order.

@@ -2,6 +2,7 @@ package dnsguard
 
 import (
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,7 +27,7 @@ func setup(c *caddy.Controller) error {
 	env := Env{Logf: logf, Debug: dnsserver.GetConfig(c).Debug, Metrics: metrics.OfProcess(metrics.Options{
 		Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets, NativeFactor: plugin.NativeHistogramBucketFactor,
 	})}
-	env.Listens = listens(dnsserver.GetConfig(c))
+	env.Listens, env.Cluster = listens(dnsserver.GetConfig(c)), ownCluster(os.Getenv)
 	guards := make([]*Guard, len(configs))
 	for i, cfg := range configs {
 		if guards[i], err = New(cfg, env); err != nil {
@@ -49,6 +50,9 @@ func setup(c *caddy.Controller) error {
 				if err := g.Inherit(prev); err != nil {
 					return plugin.Error(pluginName, g.cfg.at.wrap(err))
 				}
+			}
+			if g.loops != nil {
+				g.loops.cached = dnsserver.GetConfig(c).Handler("cache") != nil
 			}
 			g.taps = tapsFrom(dnsserver.GetConfig(c).Handler("dnstap"), g.env.recoverer)
 			g.Start()

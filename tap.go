@@ -89,12 +89,12 @@ type tapped struct {
 	*taps
 	ctx   context.Context
 	state request.Request // of the client
-	query *exchange.Query
 	tries []*tappedTry
 }
 
 type tappedTry struct {
 	*upstream.Attempt
+	query *exchange.Query
 	cause forwarder.Cause
 	told  exchange.Sent // the query that has been told of; At is zero before
 	ended bool
@@ -103,8 +103,8 @@ type tappedTry struct {
 // Started tells of a query by UDP at once; over a connection it has not gone
 // out yet.
 func (t *tapped) Started(a *upstream.Attempt, q *exchange.Query, c forwarder.Cause) {
-	try := &tappedTry{Attempt: a, cause: c}
-	t.query, t.tries = q, append(t.tries, try)
+	try := &tappedTry{Attempt: a, query: q, cause: c}
+	t.tries = append(t.tries, try)
 	t.sent(try)
 }
 
@@ -152,7 +152,7 @@ func (t *tapped) sent(try *tappedTry) {
 	try.told = s
 	var wire []byte
 	if t.raw {
-		wire = t.query.AppendTo(nil, s.ID, try.Options.NoEDNS)
+		wire = try.query.AppendTo(nil, s.ID, try.Options.NoEDNS)
 	}
 	ctx := t.about(try, unset)
 	for _, d := range t.to {

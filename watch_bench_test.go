@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/coredns/caddy"
@@ -53,9 +54,9 @@ func (s *sink) WriteMsg(m *dns.Msg) error {
 
 // aloneGuard returns a Guard that sends to one that answers, and what a query to it
 // takes: the context is as deep as CoreDNS makes it.
-func aloneGuard(tb testing.TB) (g *Guard, ctx context.Context, w *sink, q *dns.Msg) {
+func aloneGuard(tb testing.TB, options ...string) (g *Guard, ctx context.Context, w *sink, q *dns.Msg) {
 	tb.Helper()
-	configs, err := Parse(caddy.NewTestController("dns", "dnsguard . "+echoing(tb)+" {\n max_fails 0\n}"))
+	configs, err := Parse(caddy.NewTestController("dns", "dnsguard . "+echoing(tb)+" {\n max_fails 0\n"+strings.Join(options, "\n")+"\n}"))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -74,11 +75,15 @@ func aloneGuard(tb testing.TB) (g *Guard, ctx context.Context, w *sink, q *dns.M
 
 // BenchmarkUnobserved is what a query costs that nobody looks at.
 func BenchmarkUnobserved(b *testing.B) {
-	g, ctx, w, q := aloneGuard(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := g.ServeDNS(ctx, w, q); err != nil || w.rcode != dns.RcodeSuccess {
-			b.Fatal(w.rcode, err)
-		}
+	for _, loop := range []string{"on", "off"} {
+		b.Run("loop "+loop, func(b *testing.B) {
+			g, ctx, w, q := aloneGuard(b, "loop "+loop)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := g.ServeDNS(ctx, w, q); err != nil || w.rcode != dns.RcodeSuccess {
+					b.Fatal(w.rcode, err)
+				}
+			}
+		})
 	}
 }

@@ -12,10 +12,11 @@ import (
 // levels is the order of the packages: each may import those of a strictly lower level only. Level 0 are the leaves.
 // A directory that is not listed has the level of the directory above it that is (top), except below plugin/, where each package is listed.
 var levels = map[string]int{
-	"plugin/outcome":  0,
-	"plugin/dnsmsg":   0,
-	"plugin/race":     0,
-	"plugin/recovery": 0,
+	"plugin/outcome":   0,
+	"plugin/dnsmsg":    0,
+	"plugin/race":      0,
+	"plugin/loopguard": 0,
+	"plugin/recovery":  0,
 
 	"plugin/exchange":   1,
 	"plugin/zones":      1,
@@ -29,11 +30,10 @@ var levels = map[string]int{
 	"plugin/forwarder": 4,
 	"plugin/observe":   4,
 
-	"plugin/explain":   5,
-	"plugin/loopguard": 5,
-	"plugin/mesh":      5,
-	"plugin/metrics":   5,
-	"plugin/status":    5,
+	"plugin/explain": 5,
+	"plugin/mesh":    5,
+	"plugin/metrics": 5,
+	"plugin/status":  5,
 
 	"": 6, // the root package
 

@@ -44,6 +44,7 @@ type Key struct {
 	DO      bool
 	Stream  bool   // the client can take any size
 	Size    uint16 // what the client can take in a datagram, where Stream is false
+	Path    uint32 // a digest of the guards that it has come through; 0: none
 	Options string // packed options that are passed on
 }
 

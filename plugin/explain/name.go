@@ -76,6 +76,8 @@ func prospect(e forwarder.Explanation) (rcode, why string) {
 		return "REFUSED", "no upstream may be asked for names in " + e.Private
 	case forwarder.AllEjected:
 		return "SERVFAIL", "all upstreams are ejected"
+	case forwarder.AllLoop:
+		return "SERVFAIL", "queries to all upstreams come back"
 	case forwarder.AllDead:
 		return "SERVFAIL", "all upstreams are known to be dead; now and then one is shown a query"
 	case forwarder.Hopeful:
@@ -85,7 +87,11 @@ func prospect(e forwarder.Explanation) (rcode, why string) {
 
 func (d Directive) place(p forwarder.Place, e forwarder.Explanation) Text {
 	t := d.begin()
-	t.add("order", strconv.Itoa(p.At))
+	order := strconv.Itoa(p.At)
+	if p.Rank == selector.Loop {
+		order = "never"
+	}
+	t.add("order", order)
 	t.add("to", p.Upstream.To)
 	t.add("transport", p.Upstream.Transport)
 	t.add("state", p.Upstream.State)
@@ -130,7 +136,7 @@ func why(p forwarder.Place, k zones.Knowledge) string {
 		return fmt.Sprintf("%s, but %s", trouble(&p.Upstream), right(p.Index, k))
 	case selector.Unfit:
 		return wrong(p.Index, k)
-	case selector.Failing, selector.Out:
+	case selector.Failing, selector.Out, selector.Loop:
 		return trouble(&p.Upstream)
 	}
 	return ""

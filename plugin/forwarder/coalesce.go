@@ -2,7 +2,9 @@ package forwarder
 
 import (
 	"context"
+	"hash/maphash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
@@ -11,13 +13,20 @@ import (
 // flights are the questions under way: who asks one of them waits for its
 // answer instead of asking the upstreams again.
 type flights struct {
-	mu sync.Mutex
-	m  map[dnsmsg.Key]*flight
+	mu     sync.Mutex
+	m      map[dnsmsg.Key]*flight
+	latest *[slots]*flight // by name and type, whatever else the key says; nil: nobody wants to know
+	seed   maphash.Seed
 }
+
+// slots are enough to find most of what is under way again.
+const slots = 256
 
 // flight is one question under way.
 type flight struct {
-	key dnsmsg.Key
+	key   dnsmsg.Key
+	asked atomic.Uint64 // the upstreams that were sent the question
+	slot  uint8         // in all.latest
 
 	all       *flights
 	followers int           // guarded by all.mu
@@ -25,10 +34,21 @@ type flight struct {
 	answer    Answer        // set before done is closed; nobody changes its Msg
 }
 
-func (f *flights) init() { f.m = make(map[dnsmsg.Key]*flight) }
+func (f *flights) init(latest bool) {
+	f.m = make(map[dnsmsg.Key]*flight)
+	if latest {
+		f.latest, f.seed = new([slots]*flight), maphash.MakeSeed()
+	}
+}
 
-// join returns the flight for key, and whether the caller leads it.
-func (f *flights) join(key dnsmsg.Key) (fl *flight, leads bool) {
+// join returns the flight for key, and whether the caller leads it; and a
+// flight that is under way for the same name and type, if that is wanted: a
+// resolver that a question has come through asks it with other flags.
+func (f *flights) join(key dnsmsg.Key) (fl *flight, leads bool, other *flight) {
+	slot := uint8(0)
+	if f.latest != nil {
+		slot = uint8(maphash.String(f.seed, key.Name))
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl = f.m[key]; fl != nil {
@@ -36,19 +56,36 @@ func (f *flights) join(key dnsmsg.Key) (fl *flight, leads bool) {
 		if fl.done == nil {
 			fl.done = make(chan struct{})
 		}
-		return fl, false
+		if f.latest != nil {
+			other = fl
+		}
+		return fl, false, other
 	}
-	fl = &flight{key: key, all: f}
+	fl = &flight{key: key, all: f, slot: slot}
 	f.m[key] = fl
-	return fl, true
+	if f.latest != nil {
+		if o := f.latest[slot]; o != nil && o.key.Type == key.Type && o.key.Name == key.Name {
+			other = o
+		}
+		f.latest[slot] = fl
+	}
+	return fl, true, other
+}
+
+// forgetLocked takes a flight out.
+func (f *flights) forgetLocked(fl *flight) {
+	if f.m[fl.key] == fl {
+		delete(f.m, fl.key)
+	}
+	if f.latest != nil && f.latest[fl.slot] == fl {
+		f.latest[fl.slot] = nil
+	}
 }
 
 // land ends a flight and returns the leader's own answer.
 func (f *flights) land(fl *flight, a Answer) Answer {
 	f.mu.Lock()
-	if f.m[fl.key] == fl {
-		delete(f.m, fl.key)
-	}
+	f.forgetLocked(fl)
 	shared := fl.followers > 0
 	f.mu.Unlock()
 	if !shared {
@@ -66,7 +103,7 @@ func (fl *flight) leave() (alone bool) {
 	if fl.followers > 0 {
 		return false
 	}
-	delete(fl.all.m, fl.key)
+	fl.all.forgetLocked(fl)
 	return true
 }
 

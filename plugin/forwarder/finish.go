@@ -135,6 +135,7 @@ type afterthought struct {
 // learn takes the reply to attempt a.
 func (t *afterthought) learn(a *upstream.Attempt, r exchange.Reply) {
 	f, now := t.f, time.Now()
+	r.Kind = f.meaning(a, r)
 	switch {
 	case a.Index == t.by.Index:
 	case t.k == outcome.OK:
@@ -244,7 +245,7 @@ func (w *walk) giveUp(now time.Time) bool {
 		over := w.finish(w.soft.by, w.soft.reply)
 		if k := w.soft.reply.Kind; k != outcome.OK && !k.Denied() {
 			w.answer.EDE = dnsmsg.EDE{Code: dns.ExtendedErrorCodeNoReachableAuthority, Text: w.why()}
-			if w.allSaid(k) {
+			if w.allSaid(k) && k != outcome.Loop { // which may be over any moment
 				w.f.recall.add(now, w.req.Key, w.answer)
 			}
 		}

@@ -4,7 +4,7 @@
 //
 // The way of a query by file: forwarder.go (coalesce and recall) -> walk.go
 // (order, first attempt) -> judge.go (what a reply means) -> late.go (hedges,
-// waits that end) -> finish.go (the answer).
+// waits that end) -> finish.go (the answer). loop.go is about loops.
 //
 // A Forwarder may be used concurrently. A query is walked by the goroutine
 // that asks; only waiting is shared (coalesce.go). Chance comes in by
@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/dnsguard/dnsguard/plugin/dnsmsg"
+	"github.com/dnsguard/dnsguard/plugin/loopguard"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 	"github.com/dnsguard/dnsguard/plugin/race"
 	"github.com/dnsguard/dnsguard/plugin/selector"
@@ -60,6 +61,8 @@ type Config struct {
 	Failover []int
 	// Private are zones that only some upstreams may be asked for.
 	Private []PrivateZone
+	// Stamps says which queries are marked, so that those are known that come back.
+	Stamps Stamps
 	// Draw returns a random number in [0, n).
 	Draw func(n int) int
 	// Observer is told what happens.
@@ -102,9 +105,13 @@ const (
 
 // Request is a client's query.
 type Request struct {
-	Key  dnsmsg.Key // what is asked
-	Name string     // the name in the client's own case
-	Look *Look      // what somebody wants to see of it; nil: nobody looks
+	Key   dnsmsg.Key      // what is asked
+	Name  string          // the name in the client's own case
+	Stamp loopguard.Stamp // where it has been; Key.Path is of that
+	// Foreign are options that are sent on with the stamp: stamps of others, who know them.
+	Foreign []byte
+	Probe   bool  // another server's for a loop: it goes to no public upstream, and where queries to all come back, is sent all the same
+	Look    *Look // what somebody wants to see of it; nil: nobody looks
 }
 
 // Answer is what came of a Request.
@@ -119,6 +126,8 @@ type Answer struct {
 	Upstream string
 	// Malformed says that the query itself could not be sent on.
 	Malformed bool
+	// Withheld says that the query, a probe, is not for the upstreams that queries go to. There is no such name, is what to say.
+	Withheld bool
 	// Attempts is how many attempts were made.
 	Attempts int
 	// Hedged says that one was made because another was late.
@@ -183,7 +192,7 @@ func New(cfg Config) *Forwarder {
 	if f.most <= 0 {
 		f.most = 2 + n
 	}
-	f.flights.init()
+	f.flights.init(cfg.Stamps.Again != nil && cfg.Stamps.To != 0)
 	f.walks.New = func() any { return newWalk(f) }
 	f.closed = make(chan struct{})
 	return f
@@ -196,7 +205,10 @@ func (f *Forwarder) Forward(ctx context.Context, r *Request) Answer {
 	if a, ok := f.recall.find(r.Key); ok {
 		return a
 	}
-	flight, leads := f.flights.join(r.Key)
+	flight, leads, other := f.flights.join(r.Key)
+	if other != nil {
+		f.again(other)
+	}
 	if !leads {
 		f.cfg.Observer.Coalesced()
 		return flight.wait(ctx)
@@ -212,9 +224,17 @@ func (f *Forwarder) Forward(ctx context.Context, r *Request) Answer {
 	return f.flights.land(flight, a)
 }
 
+// again tells of a question that came in while another query for it is under way.
+func (f *Forwarder) again(other *flight) {
+	if to := zones.Set(other.asked.Load()) & f.cfg.Stamps.To; to != 0 {
+		f.cfg.Stamps.Again(to)
+	}
+}
+
 func (f *Forwarder) walk(ctx context.Context, r *Request, flight *flight) Answer {
 	w := f.walks.Get().(*walk) //nolint:forcetypeassert // the pool holds nothing else
 	now := time.Now()
+	w.flight = flight
 	over := w.begin(now, r)
 	if !over {
 		w.run(ctx, now, flight)

@@ -40,6 +40,7 @@ func (w *walk) Result(now time.Time, r upstream.Result) bool {
 func (w *walk) take(now time.Time, r upstream.Result) bool {
 	w.cause = Retry
 	a, reply := r.Attempt, r.Reply
+	reply.Kind = w.f.meaning(a, reply)
 	switch k := reply.Kind; {
 	case reply.Msg != nil && slices.Contains(w.f.cfg.Failover, reply.Msg.Rcode):
 		return w.failedBy(now, a, reply)

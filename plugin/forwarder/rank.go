@@ -48,6 +48,12 @@ func (f *Forwarder) candidates(cs []selector.Candidate, now time.Time, eligible 
 	return cs
 }
 
+// Allowed returns the upstreams that may be asked for a name.
+func (f *Forwarder) Allowed(name string) zones.Set {
+	set, _ := f.allowed(name)
+	return set
+}
+
 // allowed returns the upstreams that may be asked for a name, and the private
 // zone that it is in; "" where it is in none.
 func (f *Forwarder) allowed(name string) (set zones.Set, zone string) {
@@ -69,6 +75,7 @@ const (
 	NoUpstream                 // there is none
 	NotAllowed                 // none may be asked for the private zone that the name is in
 	AllEjected                 // all are, and that is to end it
+	AllLoop                    // queries to all come back
 	AllDead                    // all are known to be dead: at the most one of them is shown the query, and has little time
 )
 
@@ -78,6 +85,8 @@ func (f *Forwarder) prospect(now time.Time, order []selector.Candidate) Prospect
 		return NoUpstream
 	case len(order) == 0:
 		return NotAllowed
+	case order[0].Rank == selector.Loop:
+		return AllLoop
 	case f.cfg.Failfast && order[0].Rank == selector.Out:
 		return AllEjected
 	case f.cfg.Eject && f.allDead(now, order):
@@ -98,6 +107,9 @@ func (f *Forwarder) allEjected(order []selector.Candidate) bool {
 
 func (f *Forwarder) allDead(now time.Time, order []selector.Candidate) bool {
 	for _, c := range order {
+		if c.Rank == selector.Loop {
+			break // they are the last
+		}
 		if c.Rank != selector.Out || !f.cfg.Upstreams[c.Index].Dead(now) {
 			return false
 		}

@@ -24,7 +24,9 @@ type walk struct {
 	timer   *time.Timer
 
 	req      *Request
+	flight   *flight // of it
 	query    *exchange.Query
+	stamped  *exchange.Query // the same with a stamp; nil: nobody has been sent it
 	start    time.Time
 	view     zones.View
 	eligible zones.Set
@@ -96,7 +98,7 @@ func newStoppedTimer() *time.Timer {
 func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	w.req, w.start, w.deadline = r, now, now.Add(w.f.cfg.Timeout)
 	var err error
-	if w.query, err = newQuery(r); err != nil {
+	if err = w.pack(r); err != nil {
 		w.fail(outcome.FormErr, dnsmsg.EDE{Code: dns.ExtendedErrorCodeOther, Text: err.Error()})
 		w.answer.Malformed = true
 		return true
@@ -109,8 +111,16 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	if w.f.allEjected(w.order) {
 		w.f.cfg.Observer.AllEjected()
 	}
-	switch w.f.prospect(now, w.order) {
+	prospect, withheld := w.look(now)
+	if withheld {
+		return w.withhold()
+	}
+	switch prospect {
 	case Hopeful:
+	case AllLoop:
+		if !r.Probe {
+			return w.fail(outcome.Loop, w.whyLoops())
+		}
 	case NoUpstream:
 		return w.fail(outcome.Unreachable, dnsmsg.EDE{Code: dns.ExtendedErrorCodeNotReady, Text: w.f.cfg.Empty()})
 	case NotAllowed:
@@ -124,6 +134,16 @@ func (w *walk) begin(now time.Time, r *Request) (over bool) {
 	w.launchNext(now)
 	w.tryOut(now)
 	return false
+}
+
+// look says what is clear of the query now, and leaves those out of the order
+// that it does not go to. A probe may be withheld.
+func (w *walk) look(now time.Time) (p Prospect, withheld bool) {
+	p = w.f.prospect(now, w.order)
+	if p != AllLoop {
+		w.leaveOutLoops()
+	}
+	return p, w.req.Probe && len(w.order) > 0 && !w.confine()
 }
 
 // beginDead shows the query to one of the dead upstreams, if it is the time
@@ -146,10 +166,14 @@ func newQuery(r *Request) (*exchange.Query, error) {
 		exchange.Query
 		room [88]byte // enough for most, and all of it is of a size that the allocator has
 	}{}
-	var err error
-	q.Wire, q.QuestionEnd, err = dnsmsg.Pack(q.room[:0], r.Key, r.Name)
-	q.Keep = r.Look != nil && r.Look.Wire
+	err := pack(&q.Query, q.room[:0], r)
 	return &q.Query, err
+}
+
+func pack(q *exchange.Query, room []byte, r *Request) (err error) {
+	q.Wire, q.QuestionEnd, err = dnsmsg.Pack(room, r.Key, r.Name)
+	q.Keep = r.Look != nil && r.Look.Wire
+	return err
 }
 
 func (w *walk) up(i int) *upstream.Upstream { return w.f.cfg.Upstreams[i] }
@@ -209,12 +233,17 @@ func (w *walk) spent() bool { return len(w.tries)-w.unsent >= w.f.most || len(w.
 
 func (w *walk) send(now time.Time, a *upstream.Attempt) {
 	w.tried |= zones.Of(a.Index)
+	if w.flight != nil {
+		w.flight.asked.Store(uint64(w.tried))
+	}
+	a.Anyway = w.req.Probe
 	a.KeepEDNS = w.req.Key.DO || w.req.Key.Options != ""
 	w.tries = append(w.tries, a)
 	w.pending++
-	w.up(a.Index).Send(now, w.query, a, w.results)
+	query := w.queryFor(a.Index)
+	w.up(a.Index).Send(now, query, a, w.results)
 	if watch := w.watch(); watch != nil {
-		watch.Started(a, w.query, w.causeOf(a))
+		watch.Started(a, query, w.causeOf(a))
 	}
 }
 

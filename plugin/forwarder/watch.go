@@ -27,7 +27,7 @@ type Look struct {
 // once and after Forward has returned, up to the time for which upstreams watch
 // their attempts; it must not block.
 type Watch interface {
-	// Started is told of an attempt that has been made. q is what it sends, the same for all attempts; how it went out, Attempt.Sent tells.
+	// Started is told of an attempt that has been made. q is what it sends; how it went out, Attempt.Sent tells.
 	Started(a *upstream.Attempt, q *exchange.Query, c Cause)
 	// Ended is told of a result. The message in r may be the answer: it is not to be changed or kept.
 	Ended(a *upstream.Attempt, r exchange.Reply)

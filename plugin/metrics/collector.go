@@ -25,8 +25,8 @@ type Pool interface {
 
 // collector reads the states of all pools at the time of a scrape.
 type collector struct {
-	state, rtt, expected, outstanding, sockets *prometheus.Desc
-	credibility, inFlight, listFailing         *prometheus.Desc
+	state, rtt, expected, outstanding, sockets  *prometheus.Desc
+	credibility, inFlight, listFailing, looping *prometheus.Desc
 
 	metrics *Metrics
 
@@ -46,6 +46,7 @@ func newCollector(namespace string) *collector {
 		sockets:     desc("open_sockets", "Gauge of open sockets per upstream and protocol.", "to", "proto"),
 		credibility: desc("credibility_entries", "Gauge of what is remembered of who is right: zones and single names.", "kind"),
 		inFlight:    desc("in_flight_queries", "Gauge of queries of clients in flight."),
+		looping:     desc("loop_active", "Gauge that is 1 while queries to an upstream come back, and none are sent, else 0.", "to"),
 		listFailing: desc("list_failing", "Gauge that is 1 while the last good list of a source stands in because it cannot be read or looked up, else 0.", "source"),
 		pools:       make(map[*Pool]struct{}),
 	}
@@ -66,7 +67,7 @@ func (m *Metrics) Track(p Pool) (untrack func()) {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.state, c.rtt, c.expected, c.outstanding, c.sockets, c.credibility, c.inFlight, c.listFailing} {
+	for _, d := range []*prometheus.Desc{c.state, c.rtt, c.expected, c.outstanding, c.sockets, c.credibility, c.inFlight, c.listFailing, c.looping} {
 		ch <- d
 	}
 }
@@ -106,6 +107,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			}
 			gauge(c.state, v, to, name)
 		}
+		looping := 0.0
+		if s.State == upstream.Looping.String() {
+			looping = 1
+		}
+		gauge(c.looping, looping, to)
 		gauge(c.rtt, s.SRTT.Seconds(), to)
 		gauge(c.expected, s.Expected.Seconds(), to)
 		gauge(c.outstanding, float64(s.Outstanding), to)

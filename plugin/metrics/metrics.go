@@ -48,6 +48,7 @@ type Metrics struct {
 	rejects    prometheus.Counter
 	panics     prometheus.Counter
 	allEjected prometheus.Counter
+	cut, flood prometheus.Counter // about loops
 	lists      *prometheus.CounterVec
 	collector  *collector
 	void       void
@@ -81,6 +82,7 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 			conns:      counter("connections_total", "Counter of connections needed per upstream and protocol: reused or dialed.", "to", "proto", "how"),
 			ejections:  counter("ejections_total", "Counter of ejections per upstream and reason.", "to", "reason"),
 			observed:   newObserved(with, o.Namespace),
+			loopVecs:   newLoopVecs(counter),
 			disputed:   counter("disputed_denials_total", "Counter of denials by an upstream that another one contradicted.", "to"),
 		},
 		proxies:    newProxies(reg, o),
@@ -88,6 +90,8 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 		rejects:    counter("max_concurrent_rejects_total", "Counter of queries refused because too many were in flight.").WithLabelValues(),
 		panics:     counter("panics_total", "Counter of panics that were recovered.").WithLabelValues(),
 		allEjected: counter("all_ejected_queries_total", "Counter of queries that came while all upstreams were ejected.").WithLabelValues(),
+		cut:        counter("loop_cut_queries_total", "Counter of queries that had come round, and were answered SERVFAIL.").WithLabelValues(),
+		flood:      counter("loop_unanswered_probes_total", "Counter of probes for loops that came in and got no reply, because too many came.").WithLabelValues(),
 		lists:      counter("list_reloads_total", "Counter of times that a list of upstreams was read or looked up and had changed, or that this failed, per source and result.", "source", "result"),
 		collector:  newCollector(o.Namespace),
 		void:       newVoid(),
@@ -139,13 +143,14 @@ const (
 	Unsupported                    // it is of a kind that is not forwarded
 	PassedOn                       // it went to the next plugin after the upstream's reply
 	Cancelled                      // the client did not wait
+	Looped                         // it had come round
 
 	queryResults
 )
 
 var queryResultNames = [queryResults]string{
 	Answered: "answered", Failed: "failed", Unanswered: "unanswered", Rejected: "rejected",
-	Unsupported: "unsupported", PassedOn: "passed_on", Cancelled: "cancelled",
+	Unsupported: "unsupported", PassedOn: "passed_on", Cancelled: "cancelled", Looped: "looped",
 }
 
 // String returns the value of the metric label.
@@ -154,8 +159,11 @@ func (r QueryResult) String() string { return queryResultNames[r] }
 // Query counts a query of a client at its end.
 func (m *Metrics) Query(r QueryResult) {
 	m.queries[r].Inc()
-	if r == Rejected {
+	switch r { //nolint:exhaustive // the others count once
+	case Rejected:
 		m.rejects.Inc()
+	case Looped:
+		m.cut.Inc()
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
+	"github.com/dnsguard/dnsguard/plugin/loopguard"
 	"github.com/dnsguard/dnsguard/plugin/observe"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 	"github.com/dnsguard/dnsguard/plugin/upstream"
@@ -50,6 +51,14 @@ func everything(m *Metrics) {
 	for f := range outcome.FaultCount {
 		u.Fault(f)
 	}
+	for r := range loopguard.Changed {
+		u.LoopSuspected(r)
+	}
+	for r := range loopProbes {
+		u.LoopProbe(r)
+	}
+	u.LoopDetected()
+	m.LoopFlood()
 	for e := forwarder.HedgeSent; e <= forwarder.HedgeDenied; e++ {
 		m.Hedge(e)
 	}
@@ -134,8 +143,9 @@ func TestBounded(t *testing.T) {
 		"coredns_dnsguard_attempts_total": kinds * protos, "coredns_dnsguard_probes_total": kinds * protos,
 		"coredns_dnsguard_request_duration_seconds": codes, "coredns_proxy_request_duration_seconds": codes,
 		"coredns_dnsguard_connections_total": 2 * protos, "coredns_proxy_conn_cache_hits_total": protos, "coredns_proxy_conn_cache_misses_total": protos,
-		"coredns_dnsguard_open_sockets": protos, "coredns_dnsguard_upstream_state": 5, "coredns_dnsguard_ejections_total": 7,
-		"coredns_dnsguard_hedges_total": 3, "coredns_dnsguard_queries_total": 7, "coredns_dnsguard_local_errors_total": 6,
+		"coredns_dnsguard_open_sockets": protos, "coredns_dnsguard_upstream_state": 6, "coredns_dnsguard_ejections_total": 7,
+		"coredns_dnsguard_hedges_total": 3, "coredns_dnsguard_queries_total": 8, "coredns_dnsguard_local_errors_total": 6,
+		"coredns_dnsguard_loop_suspected_total": 3, "coredns_dnsguard_loop_probes_total": 4,
 		"coredns_dnsguard_list_reloads_total": 5, "coredns_dnsguard_credibility_entries": 2,
 	}
 	for _, f := range gather(t, reg) {

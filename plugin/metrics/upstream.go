@@ -20,12 +20,17 @@ type vecs struct {
 	attempts, probes, late, mismatched, conns, ejections, disputed, observed *prometheus.CounterVec
 
 	duration *prometheus.HistogramVec
+
+	loopVecs
 }
 
 // forget deletes the series of an upstream.
 func (v *vecs) forget(to string) {
 	of := prometheus.Labels{"to": to}
 	for _, c := range []*prometheus.CounterVec{v.attempts, v.probes, v.late, v.mismatched, v.conns, v.ejections, v.disputed, v.observed} {
+		c.DeletePartialMatch(of)
+	}
+	for _, c := range v.loopVecs.all() {
 		c.DeletePartialMatch(of)
 	}
 	v.duration.DeletePartialMatch(of)
@@ -133,7 +138,7 @@ func (u *Upstream) Attempt(e upstream.End) {
 
 // State implements upstream.Observer.
 func (u *Upstream) State(c upstream.Change) {
-	if c.Now == upstream.Ejected {
+	if c.Now == upstream.Ejected || c.Now == upstream.Looping {
 		u.use().ejections[reasonOf(c.Kind)].Inc()
 	}
 }
@@ -190,6 +195,7 @@ type series struct {
 	observed                    [observe.Verdicts]counterSlot
 	sockets                     [exchange.ProtoCount]atomic.Int64
 	socketsEver                 [exchange.ProtoCount]atomic.Bool
+	loopSeries
 
 	users int // guarded by m.mu
 
@@ -207,7 +213,7 @@ func newSeries(m *Metrics, to string, gone bool) *series {
 		}
 		return v.WithLabelValues(labels...)
 	}
-	s.late, s.mismatched, s.disputed = of(m.late, to), of(m.mismatched, to), of(m.disputed, to)
+	s.late, s.mismatched, s.disputed, s.found = of(m.late, to), of(m.mismatched, to), of(m.disputed, to), of(m.detected, to)
 	for r := range reasons {
 		s.ejections[r] = of(m.ejections, to, r.String())
 	}

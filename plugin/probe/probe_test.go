@@ -127,7 +127,7 @@ func run(t *testing.T, n int, change func(c *Config), f func(p *Prober, ups []*u
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { time.Sleep(1); p.Run(ctx); close(done) }()
+		go func() { time.Sleep(time.Nanosecond); p.Run(ctx); close(done) }()
 		f(p, cfg.Upstreams, servers)
 		cancel()
 		<-done // else the bubble tells of a deadlock

@@ -92,6 +92,22 @@ func Parse(text []byte) ([]netip.Addr, error) {
 	return servers, nil
 }
 
+// Line returns the number of the line, from 1, that names a server; 0: none does.
+func Line(text []byte, server netip.Addr) int {
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		fields := bytes.Fields(line)
+		if len(fields) < 2 || string(fields[0]) != "nameserver" {
+			continue
+		}
+		if ip, err := netip.ParseAddr(string(fields[1])); err == nil && ip.Unmap() == server {
+			return n
+		}
+	}
+	return 0
+}
+
 // maxLine is the length in octets of the longest line that may list a name
 // server. At much longer ones the library stops reading, and says nothing.
 const maxLine = 4096

@@ -25,9 +25,10 @@ const (
 	Unfit        // has denied, refused or failed in this zone where others answered
 	Failing      // suspect or half-open
 	Out          // ejected
+	Loop         // queries to it come back: it is not asked at all
 )
 
-var rankNames = [...]string{"fit", "unsure", "sole", "unfit", "failing", "out"}
+var rankNames = [...]string{"fit", "unsure", "sole", "unfit", "failing", "out", "loop"}
 
 // String returns the rank in a word.
 func (r Rank) String() string { return rankNames[r] }
@@ -78,6 +79,8 @@ type Subject struct {
 func RankOf(s Subject, v zones.View) Rank {
 	right := v.Name.Has(s.Index) || (v.Name == 0 && v.Good.Has(s.Index))
 	switch s.State {
+	case upstream.Looping:
+		return Loop
 	case upstream.Ejected, upstream.Suspect, upstream.HalfOpen:
 		switch {
 		case right && s.Replies:

@@ -30,6 +30,8 @@ type Attempt struct {
 	KeepEDNS bool
 	// Probe says that no client waits for the attempt.
 	Probe bool
+	// Anyway sends to an upstream that is looping, too: it is another server's probe for that loop.
+	Anyway bool
 
 	noUDP     bool          // UDP is left out, so that TCP stands for the upstream
 	patience  time.Duration // after its sending it is overdue
@@ -65,8 +67,8 @@ func (u *Upstream) Send(now time.Time, q *exchange.Query, a *Attempt, to chan<- 
 	a.patience = u.overdueAfter()
 	a.overdueAt = t + int64(a.patience)
 	a.giveUpAt = t + int64(u.cfg.ReadTimeout)
-	if !u.watch(a, t) {
-		u.giveUp([]*Attempt{a})
+	if open := u.watch(a, t); !open || u.State() == Looping && !a.Anyway {
+		u.giveUp([]*Attempt{a}, u.lost())
 		return
 	}
 	h := u.cfg.Exchanger.Start(q, a.Options, a)
@@ -230,9 +232,18 @@ func (a *Attempt) cancelLocked() bool {
 	return true
 }
 
-// giveUp ends attempts, and tells who waits for them that they were cancelled:
-// the Upstream is being closed. Others may go on to use the Exchanger.
-func (u *Upstream) giveUp(as []*Attempt) {
+// lost is what attempts come to that are given up.
+func (u *Upstream) lost() outcome.Kind {
+	if u.State() == Looping {
+		return outcome.Loop
+	}
+	return outcome.Cancelled
+}
+
+// giveUp ends attempts, and tells who waits for them what they came to: the
+// Upstream is being closed, or what is sent to it comes back. Others may go on
+// to use the Exchanger.
+func (u *Upstream) giveUp(as []*Attempt, k outcome.Kind) {
 	for _, a := range as {
 		a.mu.Lock()
 		open, counted := a.stage != ended, a.stage >= timedOut
@@ -245,9 +256,9 @@ func (u *Upstream) giveUp(as []*Attempt) {
 		}
 		u.unwatch()
 		if !counted {
-			u.cfg.Observer.Attempt(End{Kind: outcome.Cancelled, Proto: a.proto(), Rcode: -1, Probe: a.Probe})
+			u.cfg.Observer.Attempt(End{Kind: k, Proto: a.proto(), Rcode: -1, Probe: a.Probe})
 		}
-		a.tell(exchange.Reply{Kind: outcome.Cancelled, Proto: a.proto()})
+		a.tell(exchange.Reply{Kind: k, Proto: a.proto()})
 	}
 }
 
@@ -268,6 +279,9 @@ func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply)
 		u.cfg.Observer.Attempt(e)
 	case r.Msg != nil: // it has been counted as a timeout
 		u.cfg.Observer.Late(now.Sub(a.SentAt))
+	}
+	if r.Kind == outcome.ServFail && !a.Probe {
+		u.doubt(outcome.ServFail)
 	}
 	switch {
 	case r.Kind == outcome.Local:

@@ -11,7 +11,7 @@ func (u *Upstream) inherit(old *Upstream) {
 	u.state.Store(old.state.Load())
 	instants := func(u *Upstream) []*atomic.Int64 {
 		return []*atomic.Int64{
-			&u.heard, &u.reply, &u.good, &u.asked, &u.plain, &u.byTCP, &u.ripeAt, &u.stream, &u.tcpDown, &u.tcpMiss, &u.edns,
+			&u.heard, &u.reply, &u.good, &u.useful, &u.asked, &u.plain, &u.byTCP, &u.ripeAt, &u.stream, &u.tcpDown, &u.tcpMiss, &u.edns,
 			&u.udp.heard, &u.udp.hold, &u.udp.back,
 		}
 	}

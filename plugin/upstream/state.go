@@ -18,9 +18,10 @@ const (
 	Suspect               // does not reply at the moment: asked only beside others, or where there is no other
 	HalfOpen              // was suspect or ejected and has replied: shown a few queries beside others
 	Ejected               // taken out
+	Looping               // what is sent to it comes back: sent nothing until that is over
 )
 
-var stateNames = [...]string{"unknown", "healthy", "suspect", "half-open", "ejected"}
+var stateNames = [...]string{"unknown", "healthy", "suspect", "half-open", "ejected", "looping"}
 
 // String returns the value of the metric label "state".
 func (s State) String() string { return stateNames[s] }
@@ -107,7 +108,12 @@ func (u *Upstream) answered(now time.Time, a *Attempt, r exchange.Reply, was sta
 			rtt = now.Sub(a.SentAt)
 		}
 		u.est.sample(rtt, was == pending)
-		u.good.Store(t)
+		if !a.Anyway { // what is of use to others who look for a loop may have come round
+			u.good.Store(t)
+			if !a.Probe {
+				u.useful.Store(t)
+			}
+		}
 	}
 	u.tell(u.record(func(h *health) *Change {
 		h.probes = 0
@@ -167,7 +173,7 @@ func (u *Upstream) unansweredLocked(t int64, k outcome.Kind) *Change {
 		if h.probes > 2*deadAfter && !u.cfg.Eject.Off && (k != outcome.Timeout || t-h.since > int64(silenceEjects)) {
 			return u.ejectLocked(t, k, reason)
 		}
-	case Healthy, Ejected:
+	case Healthy, Ejected, Looping:
 	}
 	return nil
 }
@@ -197,9 +203,10 @@ func (u *Upstream) missed(now time.Time, a *Attempt) {
 		return
 	}
 	t := u.since(now)
+	first := false
 	u.tell(u.record(func(h *health) *Change {
 		h.silent++
-		if h.silent == 1 {
+		if first = h.silent == 1; first {
 			h.silentAt = sent
 		}
 		switch u.State() {
@@ -212,12 +219,15 @@ func (u *Upstream) missed(now time.Time, a *Attempt) {
 			if h.silent >= suspectAfter {
 				return u.suspectLocked(t, fmt.Sprintf("%d queries in a row without a reply", h.silent))
 			}
-		case Suspect, Ejected:
+		case Suspect, Ejected, Looping:
 		}
 		return nil
 	}))
 	if u.cfg.Wake != nil {
 		u.cfg.Wake()
+	}
+	if first {
+		u.doubt(outcome.Timeout)
 	}
 }
 
@@ -225,7 +235,7 @@ func (u *Upstream) missed(now time.Time, a *Attempt) {
 func (u *Upstream) judgeLocked(t int64, k outcome.Kind) *Change {
 	h := &u.health
 	switch u.State() {
-	case Ejected:
+	case Ejected, Looping:
 		return nil
 	case HalfOpen:
 		h.unproven++
@@ -270,6 +280,9 @@ func (u *Upstream) Dead(now time.Time) bool {
 // WantsProbe reports whether a probe should be sent: the upstream has never
 // been heard, or does not answer.
 func (u *Upstream) WantsProbe(now time.Time) bool {
+	if u.State() == Looping {
+		return false // the loop guard has its own
+	}
 	if u.wanted.Load() || u.TCPAlone(now) || u.UDPLeftOut(now) {
 		return true
 	}

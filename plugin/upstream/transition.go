@@ -75,7 +75,7 @@ func (u *Upstream) provenLocked(t int64) *Change {
 		if h.proven >= halfOpenNeeds {
 			return u.setLocked(t, Healthy, outcome.OK, "")
 		}
-	case Healthy:
+	case Healthy, Looping:
 	}
 	return nil
 }
@@ -93,7 +93,7 @@ func (u *Upstream) probedLocked(t int64, k outcome.Kind) *Change {
 		if t < h.until || k == h.cause {
 			return nil
 		}
-	case Unknown, Healthy, HalfOpen:
+	case Unknown, Healthy, HalfOpen, Looping:
 		return nil
 	}
 	h.proven, h.unproven = 0, 0

@@ -1,6 +1,6 @@
 // Package upstream is one server that queries are forwarded to: it sends
 // attempts, watches each to its end, and keeps what is known of the server,
-// the round-trip estimate (estimate.go), the state (state.go, transition.go) and
+// the round-trip estimate (estimate.go), the state (state.go, transition.go, loop.go) and
 // the ways to reach it (reach.go).
 //
 // An attempt is watched until its reply or its give-up time, whether or not
@@ -71,6 +71,9 @@ type Config struct {
 	Predecessor *Upstream
 	// Wake is called when the upstream needs a probe; it must not block. May be nil.
 	Wake func()
+	// Doubt is called when the upstream begins to leave queries unanswered (outcome.Timeout), and for each query that it answers with
+	// SERVFAIL (outcome.ServFail): there may be a loop. It must not block. May be nil.
+	Doubt func(k outcome.Kind)
 	// Recoverer recovers timers; nil: a panic ends the process.
 	Recoverer *recovery.Recoverer
 }
@@ -85,6 +88,7 @@ type Upstream struct {
 	heard   atomic.Int64  // the last reply, to probes too, whatever it said; 0: never
 	reply   atomic.Int64  // the last reply to a query; 0: never
 	good    atomic.Int64  // the last usable sample of the round trip
+	useful  atomic.Int64  // the same of a client's query; 0: never
 	asked   atomic.Int64  // the last trial or probe
 	plain   atomic.Int64  // until when EDNS is left out
 	byTCP   atomic.Int64  // until when UDP is left out
@@ -140,6 +144,12 @@ func (u *Upstream) EverHeard() bool { return u.heard.Load() != 0 }
 // Stale reports whether the estimate is older than d.
 func (u *Upstream) Stale(now time.Time, d time.Duration) bool {
 	return u.since(now)-u.good.Load() > int64(d)
+}
+
+// Useful reports whether a client has had an answer from it within d, or a denial.
+func (u *Upstream) Useful(now time.Time, d time.Duration) bool {
+	t := u.useful.Load()
+	return t != 0 && u.since(now)-t <= int64(d)
 }
 
 // TryTrial reports whether the last trial or probe is at least d ago, and if so
@@ -247,7 +257,7 @@ func (u *Upstream) Close() {
 	open := append(w.fresh, w.late...)
 	w.fresh, w.late = nil, nil
 	u.mu.Unlock()
-	u.giveUp(open)
+	u.giveUp(open, outcome.Cancelled)
 	u.cfg.Exchanger.Close()
 }
 
@@ -255,7 +265,7 @@ func (u *Upstream) Close() {
 type Snapshot struct {
 	To          string        // host:port
 	Transport   string        // dns, tls, https or quic
-	State       string        // unknown, healthy, suspect, ejected, half-open
+	State       string        // unknown, healthy, suspect, ejected, half-open, looping
 	Reason      string        // why it is not healthy, for people; "" where it is
 	Since       time.Time     // when the state began
 	Until       time.Time     // before this there is no way back from suspect or ejected; zero: there is

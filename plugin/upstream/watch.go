@@ -72,7 +72,10 @@ func (u *Upstream) sweep() {
 	next := int64(0)
 	stillFresh, becameLate := u.age(now, fresh, fresh[:0], nil, &next)
 	_, stillLate := u.age(now, late, nil, late[:0], nil)
-	u.giveUp(u.watchOn(u.since(now), stillFresh, append(stillLate, becameLate...), next))
+	u.giveUp(u.watchOn(u.since(now), stillFresh, append(stillLate, becameLate...), next), u.lost())
+	if u.State() == Looping {
+		u.cut() // those that Loops did not find
+	}
 }
 
 // takeWatched returns the attempts that are to be told the time.

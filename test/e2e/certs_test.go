@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -43,7 +44,7 @@ func newAuthority(h *host) *authority {
 // file is the path of the authority's own certificate.
 func (ca *authority) file() string { return filepath.Join(ca.dir, "ca.pem") }
 
-// issue makes a certificate for the name, valid until the given time, and
+// issue makes a certificate for a name or an address, valid until the given time, and
 // returns the paths of the certificate and its key.
 func (ca *authority) issue(file, name string, until time.Time) (cert, key string) {
 	ca.t.Helper()
@@ -56,9 +57,14 @@ func (ca *authority) issue(file, name string, until time.Time) (cert, key string
 		ca.t.Fatal(err)
 	}
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 		NotBefore: until.Add(-24 * time.Hour), NotAfter: until,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		leaf.IPAddresses = []net.IP{ip}
+	} else {
+		leaf.DNSNames = []string{name}
 	}
 	return ca.write(file+".pem", "CERTIFICATE", ca.sign(leaf, k)), ca.write(file+".key", "EC PRIVATE KEY", der)
 }

@@ -109,12 +109,21 @@ func (s *server) serves() {
 // all of the labels, as in outcome="ok".
 func (s *server) metric(name string, labels ...string) float64 {
 	s.t.Helper()
+	var sum float64
+	for _, v := range s.metrics(name, labels...) {
+		sum += v
+	}
+	return sum
+}
+
+// metrics are the values of those series.
+func (s *server) metrics(name string, labels ...string) (values []float64) {
+	s.t.Helper()
 	resp, err := s.client.Get("http://" + s.host.addrPort(9153) + "/metrics")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var sum float64
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 		rest, ok := strings.CutPrefix(lines.Text(), name)
 		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
@@ -127,9 +136,9 @@ func (s *server) metric(name string, labels ...string) float64 {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		sum += v
+		values = append(values, v)
 	}
-	return sum
+	return values
 }
 
 func (s *server) goroutines() int { return int(s.metric("go_goroutines")) }

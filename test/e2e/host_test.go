@@ -36,7 +36,7 @@ type hostRow struct {
 }
 
 // noProbes leaves no socket open before the first query.
-const noProbes = "max_fails 0"
+const noProbes = "max_fails 0\n    loop off"
 
 var hostRows = []hostRow{
 	{name: "sound", begin: func(*host, *server) {}, end: func(*host, *server) {}, serves: true},

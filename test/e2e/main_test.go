@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"strconv"
@@ -17,6 +18,12 @@ func TestMain(m *testing.M) {
 	if enabled() {
 		sweep()
 		raisePriority()
+		flag.Parse()
+		parallel := "10" // tests that wait most of the time
+		if loopsTable() != "" {
+			parallel = "15"
+		}
+		_ = flag.Set("test.parallel", parallel)
 	}
 	code := m.Run()
 	for _, f := range exits {
@@ -24,6 +31,10 @@ func TestMain(m *testing.M) {
 	}
 	if s := summary.String(); s != "" {
 		fmt.Print("\nAll runs:\n", s)
+	}
+	if err := loopFigures.write(loopsTable()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }

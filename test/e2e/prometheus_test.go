@@ -26,8 +26,8 @@ import (
 
 // troubledCorefile has every kind of trouble that metrics tell of: the servers
 // of the node's resolv.conf, a zone whose only upstream refuses connections, one
-// whose upstream sends what nobody asked for, one that takes one query at once, and one whose list is
-// missing.
+// whose upstream sends what nobody asked for, one that takes one query at once, one whose list is
+// missing, one whose upstream forwards back, and one whose upstream does so for some names.
 const troubledCorefile = `
 ready.e2e.test:53 {
     template IN TXT . {
@@ -41,6 +41,8 @@ ready.e2e.test:53 {
     dnsguard full.example 114.114.114.114 {
         max_concurrent 1
     }
+    dnsguard looping.example 10.0.0.6
+    dnsguard partly.example 10.0.0.7
     dnsguard unlisted.example /nowhere/resolv.conf
     dnsguard . /etc/resolv.conf {
         policy round_robin
@@ -56,7 +58,27 @@ const (
 	closedAddr  = "10.0.0.3"
 	blockedAddr = "10.0.0.4" // by a packet filter on the node itself
 	forgedAddr  = "10.0.0.5" // beside each reply come others that nobody asked for
+	loopingAddr = "10.0.0.6" // forwards back
+	partlyAddr  = "10.0.0.7" // forwards some names back
 )
+
+// leadsBack is the Corefile of a host with both of the latter. %TO% is where the queries come from.
+const leadsBack = `.:53 {
+ bind ` + loopingAddr + `
+ forward . %TO%
+}
+partly.example:53 {
+ bind ` + partlyAddr + `
+ template ANY ANY . {
+  rcode NXDOMAIN
+  authority "partly.example. 60 IN SOA ns.partly.example. hostmaster.partly.example. 1 7200 1800 86400 60"
+ }
+}
+back.partly.example:53 {
+ bind ` + partlyAddr + `
+ forward . %TO%
+}
+`
 
 // Prometheus itself scrapes the server while there is trouble: each query and
 // each alert of docs/monitoring.md finds something, and nothing that promtool objects to.
@@ -74,6 +96,9 @@ func TestPrometheus(t *testing.T) {
 	)
 	l.host("closed", closedAddr)
 	l.forger("forged", forgedAddr)
+	back := l.host("back", loopingAddr)
+	l.ip("-n", back.ns, "addr", "add", partlyAddr+"/32", "dev", "eth0")
+	hopOf(loopingAddr, "Corefile", leadsBack, coreDNS(t), "-conf", "%DIR%/Corefile")(back, r.node.addr.String())
 	r.resolvConf(r.upstreams)
 	r.node.filter("output", "ip daddr "+blockedAddr+" udp dport 53 drop")
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "monitoring.md"))
@@ -87,7 +112,7 @@ func TestPrometheus(t *testing.T) {
 
 	questions := mix(4000, publicQuestions(zones)...)
 	var wg sync.WaitGroup
-	for zone, rate := range map[string]int{"closed.example.": 10, "forged.example.": 5, "full.example.": 200} {
+	for zone, rate := range map[string]int{"closed.example.": 10, "forged.example.": 5, "full.example.": 200, "looping.example.": 5, "back.partly.example.": 5} {
 		lost := make([]question, 15*rate)
 		for i := range lost {
 			lost[i] = question{name: fmt.Sprintf("n%d.%s", i, zone), qtype: dns.TypeA}

@@ -29,8 +29,12 @@ func (p *plan) apply(f *Fault, draw float64) {
 		p.refuseEDNS(f.Rcode)
 	case BadCookie:
 		p.demandCookie()
+	case Echo:
+		p.echo()
 	case Delay, Late, Jitter, Loss, Duplicate:
 		p.postpone(f, draw)
+	case Relay:
+		p.relay = f
 	case Drop:
 		p.silent = true
 	case Refuse:
@@ -138,6 +142,13 @@ func (p *plan) demandCookie() {
 	}
 	opt := p.m.IsEdns0()
 	opt.Option = append(opt.Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: client + "1112131415161718"})
+}
+
+// echo is a server that has every option of the query in its reply.
+func (p *plan) echo() {
+	if in, out := p.q.IsEdns0(), p.m.IsEdns0(); in != nil && out != nil {
+		out.Option = append(out.Option, in.Option...)
+	}
 }
 
 func or(d, other time.Duration) time.Duration {

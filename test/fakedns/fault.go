@@ -22,6 +22,7 @@ const (
 	Big       // data of N octets, truncated over UDP to what the client can take
 	NoEDNS    // queries with EDNS get Rcode, or nothing where Rcode is 0
 	BadCookie // queries by UDP without a server cookie get BADCOOKIE and one
+	Echo      // the reply has the options of the query
 
 	// Whether and when it comes.
 	Drop        // nothing, neither reply nor connection
@@ -58,6 +59,9 @@ const (
 	TLSExpired
 	TLSWrongName
 
+	// The query goes on to whom Server.Relay knows as Via, whose reply it is.
+	Relay
+
 	// The client's own host; see Host.
 	Descriptors // no socket can be opened: EMFILE
 	Ports       // likewise: EADDRNOTAVAIL, EAGAIN
@@ -70,14 +74,14 @@ const (
 
 var kindNames = [kinds]string{
 	Rcode: "rcode", NXDomain: "nxdomain", NoData: "nodata", Truncated: "truncated", Big: "big",
-	NoEDNS: "no-edns", BadCookie: "badcookie",
+	NoEDNS: "no-edns", BadCookie: "badcookie", Echo: "echo-options",
 	Drop: "drop", Refuse: "refuse-port", Unreachable: "unreachable", Delay: "delay", Jitter: "jitter",
 	Loss: "loss", Late: "late", Duplicate: "duplicate",
 	WrongID: "wrong-id", WrongQuestion: "wrong-question", WrongSource: "wrong-source", QR0: "qr0", Forge: "forge",
 	Corrupt: "corrupt", CompressionLoop: "compression-loop", Empty: "empty", Garbage: "garbage",
 	TCPRefuse: "tcp-refuse", TCPReset: "tcp-reset", TCPHang: "tcp-hang", TCPDropSYN: "tcp-drop-syn",
 	TCPCloseIdle: "tcp-close-idle", TCPCloseMidquery: "tcp-close-midquery",
-	TLSExpired: "tls-expired", TLSWrongName: "tls-wrong-name",
+	TLSExpired: "tls-expired", TLSWrongName: "tls-wrong-name", Relay: "relay",
 	Descriptors: "emfile", Ports: "no-ports", Buffers: "enobufs", Forbidden: "eperm", NoRoute: "no-route",
 }
 
@@ -92,6 +96,11 @@ type Fault struct {
 	N     int
 	P     float64 // Loss: 0 to 1
 	Rcode int
+	Via   string // Relay: whom
+	Strip bool   // Relay: without EDNS options
+	Merge bool   // Relay: equal questions wait for one reply
+	Twice bool   // Relay: sent once more a little later
+	Keep  bool   // Relay: replies are kept for 4 s, as by a server that validates and has no keys
 	Zone  string // owner of the SOA in a denial; "": no SOA
 
 	// When, counted from the server's start: from From until To, and where Every
@@ -143,6 +152,12 @@ func (f *Filter) matches(q dns.Question, proto Proto, draw float64) bool {
 		return false
 	}
 	return f.Prob == 0 || draw < f.Prob
+}
+
+// isLoopProbe reports whether the question is one that only a loop has an answer to.
+func isLoopProbe(q dns.Question) bool {
+	n := q.Name
+	return q.Qtype == dns.TypeTXT && len(n) > 38 && n[16] == '.' && n[24] == '.' && n[38] == '.'
 }
 
 // isProbe reports whether the question is the one that health checks ask.

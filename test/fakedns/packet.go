@@ -76,6 +76,9 @@ func (c *packetConn) Write(b []byte) (int, error) {
 		return 0, c.fail("write", os.NewSyscallError("sendto", errno))
 	}
 	v := c.net.datagram(append([]byte(nil), b...), c.local, c.remote)
+	if v.relayed != nil {
+		v.relayed(func(wire []byte) { c.push([]packet{{wire: wire}}) })
+	}
 	if v.errno != 0 {
 		after(v.after, func() { c.icmp(v.errno) })
 	}

@@ -28,6 +28,7 @@ import (
 //	no-edns             formerr | badvers | silent | RCODE
 //	tcp-close-idle      D
 //	tcp-close-midquery  [N]        (1)
+//	relay               [NAME] [strip-edns] [merge] [twice] [keep]
 func ParseFault(line string) (Fault, error) {
 	var f Fault
 	words := strings.Fields(line)
@@ -128,6 +129,8 @@ func (f *Fault) kind(word string, args []string) error {
 		return nil
 	case NoEDNS:
 		return f.noEDNS(args)
+	case Relay:
+		return f.relay(args)
 	case Loss:
 		if len(args) != 1 {
 			return fmt.Errorf("loss needs a share, as in 10%%")
@@ -196,6 +199,27 @@ func (f *Fault) noEDNS(args []string) error {
 		return fmt.Errorf("no-edns %q: must be formerr, badvers or silent", args[0])
 	}
 	f.Rcode = code
+	return nil
+}
+
+// relay reads to whom, and what is lost on the way.
+func (f *Fault) relay(args []string) error {
+	for _, a := range args {
+		switch {
+		case a == "strip-edns":
+			f.Strip = true
+		case a == "merge":
+			f.Merge = true
+		case a == "twice":
+			f.Twice = true
+		case a == "keep":
+			f.Keep = true
+		case f.Via == "":
+			f.Via = a
+		default:
+			return none([]string{a})
+		}
+	}
 	return nil
 }
 

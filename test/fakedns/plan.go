@@ -35,6 +35,7 @@ type verdict struct {
 	after   time.Duration // of errno, reset and hangup
 	reset   bool
 	hangup  bool
+	relayed func(send func(wire []byte)) // who replies later; nil: nobody
 }
 
 // packet is one reply.
@@ -62,6 +63,7 @@ type plan struct {
 	reset      bool
 	hangup     bool
 	stray      bool
+	relay      *Fault
 	mangle     func([]byte) []byte
 }
 

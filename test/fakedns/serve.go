@@ -42,6 +42,13 @@ func (s *Server) serveStream(raw net.Conn, proto Proto, from netip.AddrPort) {
 			pause(v.after, raw)
 			return
 		}
+		if v.relayed != nil {
+			v.relayed(func(wire []byte) {
+				writing.Lock()
+				defer writing.Unlock()
+				writeFrame(conn, wire)
+			})
+		}
 		for _, p := range v.packets {
 			if p.stray {
 				continue

@@ -31,6 +31,8 @@ type Server struct {
 	Seed uint64
 	// Keep bounds the record of queries. Default 100,000.
 	Keep int
+	// Relay hands a query on, and calls reply with the answer, which is nil where there is none. For faults of that kind.
+	Relay func(to string, proto Proto, q *dns.Msg, reply func(*dns.Msg))
 	// Key is what TLS connections are served with; nil: handshakes fail.
 	Key *CA
 	// CertNames are the names and addresses in its certificate; empty: 10.0.0.1 and dns.example.
@@ -41,6 +43,7 @@ type Server struct {
 	faults []Fault
 	seen   map[string]int
 	stats  stats
+	merged map[string][]func(*dns.Msg) // those who wait for the reply to a question
 }
 
 // Set replaces the schedule of faults. Their times count from the server's start.
@@ -116,6 +119,9 @@ func (s *Server) receive(in arrival) verdict {
 		if f.active(t) && f.matches(q.Question[0], in.proto, draw(2*i)) {
 			p.apply(f, draw(2*i+1))
 		}
+	}
+	if p.relay != nil && !p.silent {
+		return verdict{relayed: func(send func(wire []byte)) { s.relay(p, send) }}
 	}
 	return p.verdict()
 }

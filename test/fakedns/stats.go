@@ -37,8 +37,11 @@ type Record struct {
 	Wire     []byte
 }
 
-// Probe reports whether the query is one that health checks send.
-func (r *Record) Probe() bool { return isProbe(r.Question) }
+// Probe reports whether the query is one that health checks send, or one that looks for a loop.
+func (r *Record) Probe() bool { return isProbe(r.Question) || isLoopProbe(r.Question) }
+
+// LoopProbe reports whether the query is one that looks for a loop.
+func (r *Record) LoopProbe() bool { return isLoopProbe(r.Question) }
 
 type stats struct {
 	Stats
@@ -60,6 +63,18 @@ func (s *Server) Log() []Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Record(nil), s.stats.log...)
+}
+
+// Latest returns the newest query that something is true of.
+func (s *Server) Latest(is func(r *Record) bool) (Record, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.stats.log) - 1; i >= 0; i-- {
+		if r := &s.stats.log[i]; is(r) {
+			return *r, true
+		}
+	}
+	return Record{}, false
 }
 
 // Reset forgets what was counted and recorded.

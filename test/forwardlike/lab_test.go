@@ -251,10 +251,11 @@ func (s *scene) expand(text string) string {
 }
 
 // forwarding starts CoreDNS with one directive for the root and its options.
-// On a machine that has much else to do replies are late, and are not to be hedged for that.
+// On a machine that has much else to do replies are late, and are not to be hedged for that; nor are probes for loops
+// to be among the queries that upstreams get.
 func (s *scene) forwarding(to string, options ...string) {
 	s.t.Helper()
-	s.serve("PLUGIN . " + to + " {\n" + strings.Join(options, "\n") + "\n?hedge off\n}")
+	s.serve("PLUGIN . " + to + " {\n" + strings.Join(options, "\n") + "\n?hedge off\n?loop off\n}")
 }
 
 // patience is how long a client waits: forward gives up after 5 s.

@@ -84,7 +84,11 @@ func fail(s *fakedns.Server, lines ...string) {
 }
 
 // directive is a Corefile with one directive for the root.
+// Probes for loops, which are about no other option, are left out unless that of loops is given.
 func directive(to string, options ...string) string {
+	if !slices.ContainsFunc(options, func(o string) bool { return strings.Contains(o, "loop ") }) {
+		options = append(options, "loop off")
+	}
 	return "dnsguard . " + to + " {\n" + strings.Join(options, "\n") + "\n}\n"
 }
 

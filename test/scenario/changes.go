@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,7 +18,8 @@ import (
 type change struct {
 	name string
 	at   time.Duration // 0: from the start
-	how  string        // "", "rename" or "remove"
+	how  string        // "", "rename" or "remove"; of the Corefile "" or "new"
+	of   int           // the replica whose Corefile it is, from 1; 0: all
 	text string
 }
 
@@ -32,12 +35,25 @@ func parseChange(sec section) (change, error) {
 	switch {
 	case err != nil || c.at <= 0:
 		return c, fmt.Errorf("section %q: must be NAME@TIME", sec.name)
+	case len(fields) > 1 && c.name == corefileSection:
+		return c, c.parseReplica(sec.name, fields[1:])
 	case len(fields) == 2 && (fields[1] == "rename" || fields[1] == "remove"):
 		c.how = fields[1]
 	case len(fields) > 1:
 		return c, fmt.Errorf("section %q: after the time must come rename, remove or nothing", sec.name)
 	}
 	return c, nil
+}
+
+// parseReplica reads "2 [new]": which replica has the Corefile, and whether that is a new process.
+func (c *change) parseReplica(section string, fields []string) (err error) {
+	if c.of, err = strconv.Atoi(fields[0]); err == nil && len(fields) > 1 {
+		c.how = fields[1]
+	}
+	if err != nil || c.of < 1 || len(fields) > 2 || c.how != "" && c.how != "new" {
+		return fmt.Errorf("section %q: after the time must come the number of a replica, and new or nothing", section)
+	}
+	return nil
 }
 
 // schedule makes the changes at their times; in a healthy world only those
@@ -65,7 +81,7 @@ func (w *world) change(c change) error {
 	path := filepath.Join(w.dir, filepath.Base(c.name))
 	switch {
 	case c.name == corefileSection:
-		return w.reload(strings.ReplaceAll(c.text, "$DIR", w.dir))
+		return w.reload(c)
 	case c.name == hostsSection:
 		w.hosts.Store(&c.text)
 		return nil
@@ -81,19 +97,31 @@ func (w *world) change(c change) error {
 }
 
 // reload is a reload of the Corefile, as Caddy does it: where the new one is
-// wrong, the old one stays.
-func (w *world) reload(corefile string) error {
-	next, err := newGuard(corefile, w.env)
-	if err != nil {
-		return err
+// wrong, the old one stays. A new process knows nothing of the old one.
+func (w *world) reload(c change) error {
+	old := *w.guards.Load()
+	next := slices.Clone(old)
+	for i := range old {
+		if c.of > 0 && c.of != i+1 {
+			continue
+		}
+		var err error
+		if next[i], err = w.newGuard(c.text, strconv.Itoa(i+1)); err != nil {
+			return err
+		}
+		if c.how != "new" {
+			if err = next[i].Inherit(old[i]); err != nil {
+				return err
+			}
+		}
+		next[i].Start()
 	}
-	old := w.guard()
-	if err := next.Inherit(old); err != nil {
-		return err
-	}
-	next.Start()
 	w.guards.Store(&next)
-	old.Stop()
+	for i, g := range old {
+		if g != next[i] {
+			g.Stop()
+		}
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -28,6 +29,10 @@ type client struct {
 	class     uint16
 	questions int // -1: none; 0: one
 	view      string
+	asks      string        // the Corefile whose server it asks; "": the main one
+	options   bool          // it sends options at random
+	resend    time.Duration // it sends the query again so often until there is a reply; 0: once
+	replay    string        // an upstream: whoever sees the queries to it sends them here again
 }
 
 func (c *client) option(word string, words *words) (err error) {
@@ -44,6 +49,16 @@ func (c *client) option(word string, words *words) (err error) {
 		c.cancel, err = words.duration()
 	case "view":
 		c.view = words.next()
+	case "asks":
+		c.asks = words.next()
+	case "options":
+		c.options = true
+	case "resend":
+		if c.resend, err = words.duration(); err == nil && c.resend <= 0 {
+			err = errors.New("resend: must be more than 0")
+		}
+	case "replay":
+		c.replay = withPort(words.next())
 	case "questions":
 		if c.questions, err = words.number(); c.questions == 0 {
 			c.questions = -1
@@ -124,10 +139,16 @@ func (w *world) ask(c *client, name string, qtype uint16, n int) result {
 
 func (w *world) askOnce(ctx context.Context, c *client, name string, qtype uint16, n int) result {
 	q := c.message(name, qtype, uint16(n*40503))
+	if c.options {
+		w.addOptions(q, n)
+	}
 	reply := &recorder{tcp: c.tcp, n: n}
 	began := time.Now()
+	stop := w.resend(ctx, c, q, n)
 	in := q.Copy()
-	rcode, _ := w.guard().ServeDNS(ctx, request.NewScrubWriter(in, reply), in) // as CoreDNS's server does
+	rcode, _ := w.asked(c).ServeDNS(ctx, request.NewScrubWriter(in, reply), in) // as CoreDNS's server does
+	stop()
+	w.replay(ctx, c, q, n)
 	return reply.result(c, q, began, began.Sub(w.start), rcode)
 }
 

@@ -25,8 +25,11 @@ type Scenario struct {
 	upstreams []upstream
 	host      []fakedns.Fault
 	steps     []step
-	files     []section // all other sections
-	changes   []change  // of any of them, later
+	files     []section         // all other sections
+	changes   []change          // of any of them, later
+	replicas  int               // of the directive; 0: one
+	places    []place           // where an address is another server than elsewhere
+	tiers     map[string]string // Corefiles of others that servers relay to, by their names
 }
 
 // step is one line of the script.
@@ -51,6 +54,9 @@ type work struct {
 	types  []uint16
 	absent float64 // share of the names of a load that do not exist
 
+	together float64 // share of the queries of a load that are asked for all types at once
+	pods     int     // how many ask each
+
 	client
 }
 
@@ -62,12 +68,16 @@ const (
 
 // Parse reads a scenario.
 func Parse(file, text string) (*Scenario, error) {
-	s := &Scenario{File: file}
+	s := &Scenario{File: file, tiers: make(map[string]string)}
 	var sections []section
 	s.Comment, sections = archive(text)
 	var errs []error
 	for _, sec := range sections {
 		var err error
+		if tier, ok := strings.CutPrefix(sec.name, corefileSection+" "); ok {
+			s.tiers[tier] = sec.text
+			continue
+		}
 		switch sec.name {
 		case corefileSection:
 			s.corefile = sec.text
@@ -104,6 +114,11 @@ func Parse(file, text string) (*Scenario, error) {
 	}
 	if s.corefile == "" || len(s.upstreams) == 0 || len(s.steps) == 0 {
 		errs = append(errs, fmt.Errorf("%s: needs the sections Corefile, upstreams and script", file))
+	}
+	for _, st := range s.steps {
+		if st.do != nil && st.do.asks != "" && s.tiers[st.do.asks] == "" {
+			errs = append(errs, fmt.Errorf("%s: asks %s: there is no such Corefile", st.where, st.do.asks))
+		}
 	}
 	return s, errors.Join(errs...)
 }
@@ -156,7 +171,7 @@ func parseStep(line string) (step, error) {
 }
 
 func parseWork(words *words) (*work, error) {
-	w := &work{count: 1, client: client{size: 1232}}
+	w := &work{count: 1, pods: 1, client: client{size: 1232}}
 	verb := words.next()
 	var err error
 	switch verb {
@@ -211,6 +226,10 @@ func (w *work) option(words *words) (err error) {
 		w.types, err = parseTypes(words.next())
 	case "absent":
 		w.absent, err = fakedns.ParseShare(words.next())
+	case "together":
+		w.together, err = fakedns.ParseShare(words.next())
+	case "pods":
+		w.pods, err = words.number()
 	default:
 		err = w.client.option(word, words)
 	}

@@ -59,6 +59,10 @@ func TestParseErrors(t *testing.T) {
 		{"* from 1s drop", "host from 1s drop", "x.txtar:7:"},
 		{"conf@5s rename", "conf@soon", "must be NAME@TIME"},
 		{"conf@5s rename", "conf@5s move", "rename, remove or nothing"},
+		{"* from 1s drop", "seen by x 10.0.0.1 as 10.0.0.2", "x.txtar:7: seen"},
+		{"* from 1s drop", "seen by x 10.0.0.1 is x", "x.txtar:7:"},
+		{"resolv.conf@5s rename", "Corefile@5s rename", "the number of a replica"},
+		{"resolv.conf@5s rename", "Corefile@5s 1 newer", "the number of a replica"},
 		{"at 1s", "at noon", "x.txtar:13: at"},
 		{"load 10/s", "load 10", "x.txtar:13: load"},
 		{"names 5", "names five", "x.txtar:13: load"},
@@ -68,6 +72,8 @@ func TestParseErrors(t *testing.T) {
 		{">= 10%", ">= ten", "x.txtar:14:"},
 		{"herd 5", "flock 5", "x.txtar:15: unknown word"},
 		{"x.example A tcp", "x.example A by-tcp", "x.txtar:15: herd"},
+		{"x.example A tcp", "x.example A asks nobody", "x.txtar:15: asks nobody: there is no such Corefile"},
+		{"x.example A tcp", "x.example A resend 0s", "x.txtar:15: herd"},
 		{"x.example A tcp", "x.example XYZ", "x.txtar:15: herd"},
 	} {
 		_, err := Parse("x.txtar", strings.Replace(sound, c.old, c.new, 1))

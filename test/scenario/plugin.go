@@ -43,7 +43,8 @@ func newGuard(corefile string, env environment) (guard, error) {
 	g, err := dnsguard.New(configs[0], dnsguard.Env{
 		Debug: true,
 		Dial:  env.dial, Rand64: env.rand64, Lookup: env.lookup, Metrics: env.metrics,
-		Logf: func(_ dnsguard.Level, format string, args ...any) { env.logf(format, args...) },
+		ReadFile: env.readFile,
+		Logf:     func(_ dnsguard.Level, format string, args ...any) { env.logf(format, args...) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("new: %w", err)

@@ -69,6 +69,8 @@ var quantities = map[string]quantity{
 	"sent":        {perServer: true, number: sent},
 	"probes":      {perServer: true, number: probes},
 	"ports":       {perServer: true, number: func(v view, c *clause) float64 { return float64(len(v.server(c).Stats().Ports)) }},
+	"loops":       {perServer: true, number: counted(func(r *fakedns.Record) bool { return r.LoopProbe() })},
+	"options":     {perServer: true, number: counted(func(r *fakedns.Record) bool { return len(r.Options) > 0 })},
 	"tcp":         {perServer: true, number: overTCP},
 	"connections": {perServer: true, number: func(v view, c *clause) float64 { return float64(v.server(c).Stats().Conns) }},
 
@@ -228,11 +230,24 @@ func sends(v view, c *clause) float64 {
 func probes(v view, c *clause) float64 {
 	n := 0
 	v.records(c, func(r *fakedns.Record) {
-		if r.Probe() {
+		if r.Probe() && !r.LoopProbe() {
 			n++
 		}
 	})
 	return float64(n)
+}
+
+// counted is the number of queries that servers received and something is true of.
+func counted(is func(r *fakedns.Record) bool) func(view, *clause) float64 {
+	return func(v view, c *clause) float64 {
+		n := 0
+		v.records(c, func(r *fakedns.Record) {
+			if is(r) {
+				n++
+			}
+		})
+		return float64(n)
+	}
 }
 
 func overTCP(v view, c *clause) float64 {
@@ -245,7 +260,16 @@ func overTCP(v view, c *clause) float64 {
 	return float64(n)
 }
 
-func state(v view, c *clause) string { return v.world.guard().State(withPort(c.of)) }
+// state is that which all replicas say, or their different ones.
+func state(v view, c *clause) string {
+	var all []string
+	for _, g := range *v.world.guards.Load() {
+		if s := g.State(withPort(c.of)); !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return strings.Join(all, " and ")
+}
 
 // logged counts the lines that contain the argument; * is all.
 func logged(v view, c *clause) float64 {

@@ -32,7 +32,7 @@ func (s *Scenario) play(t *testing.T, isHealthy bool, base *world) *world {
 	for id := range goroutines() {
 		before[id] = true
 	}
-	w.guard().Start()
+	w.everyGuard(guard.Start)
 	defer w.stop(t, before)
 	for i := range s.steps {
 		st := &s.steps[i]
@@ -72,6 +72,7 @@ func (w *world) perform(do *work) {
 		w.last = nil
 		e.from = time.Since(w.start)
 		w.send(do)
+		w.others.Wait()
 		e.results = w.last
 	}
 	e.to = time.Since(w.start) + 1
@@ -98,7 +99,17 @@ func (w *world) send(do *work) {
 			break
 		}
 		time.Sleep(due - time.Since(began))
-		w.launch(&wg, do, do.pick(i, chance), do.types[chance.IntN(len(do.types))])
+		name, types := do.pick(i, chance), do.types[chance.IntN(len(do.types)):]
+		if do.together == 0 || chance.Float64() >= do.together {
+			types = types[:1]
+		} else {
+			types = do.types
+		}
+		for _, qtype := range types {
+			for range do.pods {
+				w.launch(&wg, do, name, qtype)
+			}
+		}
 	}
 	wg.Wait()
 }
@@ -114,8 +125,8 @@ func (do *work) pick(i int, chance *rand.Rand) string {
 }
 
 func (w *world) launch(wg *sync.WaitGroup, do *work, name string, qtype uint16) {
-	w.asked++
-	n := w.asked
+	w.launched++
+	n := w.launched
 	wg.Go(func() {
 		r := w.ask(&do.client, name, qtype, n)
 		w.mu.Lock()

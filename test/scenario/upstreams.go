@@ -23,11 +23,26 @@ type upstream struct {
 //	ADDRESS SERVER   (the first line with this address)
 //	ADDRESS FAULT    (all further ones)
 //	host FAULT       (of the plugin's own host)
+//	replicas N       (of the directive, which are asked in turn)
+//	seen by NAME ADDRESS is ADDRESS
 //
 // where an address is 10.0.0.1, 10.0.0.1:5300, 10.0.0.1-15 (a range),
 // tls://10.0.0.1, several of these joined by commas, or * for all so far.
 func (s *Scenario) parseUpstream(line string) error {
 	target, rest, _ := strings.Cut(line, " ")
+	if target == "replicas" {
+		n, err := strconv.Atoi(rest)
+		if err != nil || n < 1 {
+			return fmt.Errorf("replicas %q: must be a number", rest)
+		}
+		s.replicas = n
+		return nil
+	}
+	if target == "seen" {
+		p, err := parsePlace(rest)
+		s.places = append(s.places, p)
+		return err
+	}
 	if target == "host" {
 		f, err := fakedns.ParseFault(rest)
 		if err == nil && !f.Kind.OfHost() {
@@ -48,6 +63,25 @@ func (s *Scenario) parseUpstream(line string) error {
 		}
 	}
 	return nil
+}
+
+// place is a network in which an address belongs to another server.
+type place struct {
+	name     string // of the replica or the Corefile
+	from, to netip.AddrPort
+}
+
+// parsePlace reads "by NAME ADDRESS is ADDRESS".
+func parsePlace(text string) (p place, err error) {
+	f := strings.Fields(text)
+	if len(f) != 5 || f[0] != "by" || f[3] != "is" {
+		return p, fmt.Errorf("seen %s: must be seen by NAME ADDRESS is ADDRESS", text)
+	}
+	p.name = f[1]
+	if p.from, err = netip.ParseAddrPort(withPort(f[2])); err == nil {
+		p.to, err = netip.ParseAddrPort(withPort(f[4]))
+	}
+	return p, err
 }
 
 func (s *Scenario) addUpstream(u upstream, text string, known bool) error {

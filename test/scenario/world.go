@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
+	"github.com/dnsguard/dnsguard/plugin/resolvconf"
 	"github.com/dnsguard/dnsguard/test/fakedns"
 )
 
@@ -41,6 +44,8 @@ type environment struct {
 	logf    func(format string, args ...any)
 	metrics *metrics.Metrics
 	lookup  func(ctx context.Context, host string) ([]netip.Addr, time.Duration, error)
+	// readFile returns the content of a file among the upstreams.
+	readFile func(path string) ([]byte, error)
 }
 
 // world is a scenario, running.
@@ -52,10 +57,13 @@ type world struct {
 	dir      string                     // of the files
 	env      environment
 	registry *prometheus.Registry
-	guards   atomic.Pointer[guard] // the one that is asked
+	guards   atomic.Pointer[[]guard] // those that are asked, in turn
+	tiers    map[string]guard        // others, by the names of their Corefiles
+	turns    atomic.Int64
 	hosts    atomic.Pointer[string]
 	episodes []episode // one for each step done
-	asked    int
+	launched int
+	others   sync.WaitGroup // queries that belong to no result
 
 	mu   sync.Mutex
 	last []result // of the step under way
@@ -70,7 +78,7 @@ var ca = sync.OnceValues(fakedns.NewCA)
 func newWorld(t *testing.T, s *Scenario, healthy bool) (*world, error) {
 	w := &world{
 		scenario: s, start: time.Now(), net: fakedns.NewNet(),
-		servers: make(map[string]*fakedns.Server), registry: prometheus.NewRegistry(),
+		servers: make(map[string]*fakedns.Server), registry: prometheus.NewRegistry(), tiers: make(map[string]guard),
 	}
 	key, err := ca()
 	if err != nil {
@@ -88,6 +96,7 @@ func newWorld(t *testing.T, s *Scenario, healthy bool) (*world, error) {
 		} else {
 			server.Set(u.faults...)
 		}
+		server.Relay = w.relay
 		server.Start(w.start)
 		w.servers[u.addr.String()] = server
 		if u.tls {
@@ -100,34 +109,84 @@ func newWorld(t *testing.T, s *Scenario, healthy bool) (*world, error) {
 		w.net.Host.Set(w.start, s.Seed, s.host...)
 	}
 	w.dir = t.TempDir()
-	corefile, err := w.writeFiles(key)
-	if err != nil {
+	if err := w.writeFiles(key); err != nil {
 		return nil, err
 	}
 	w.env = environment{
-		dial: w.net.Dial, rand64: random(s.Seed), logf: w.logf, lookup: w.lookup,
+		rand64: random(s.Seed), logf: w.logf, lookup: w.lookup,
 		metrics: metrics.New(w.registry, metrics.Options{Namespace: plugin.Namespace, Buckets: plugin.TimeBuckets}),
 	}
 	if err := w.schedule(s.changes, healthy); err != nil {
 		return nil, err
 	}
-	g, err := newGuard(corefile, w.env)
-	w.guards.Store(&g)
-	return w, err
+	for name, text := range s.tiers {
+		if w.tiers[name], err = w.newGuard(text, name); err != nil {
+			return nil, err
+		}
+	}
+	return w, w.makeGuards(s.corefile)
 }
 
-func (w *world) guard() guard { return *w.guards.Load() }
+// makeGuards makes the replicas of the directive that clients ask.
+func (w *world) makeGuards(corefile string) error {
+	guards := make([]guard, max(w.scenario.replicas, 1))
+	for i := range guards {
+		var err error
+		if guards[i], err = w.newGuard(corefile, strconv.Itoa(i+1)); err != nil {
+			return err
+		}
+	}
+	w.guards.Store(&guards)
+	return nil
+}
 
-// writeFiles writes the sections that are files, and ca.pem, and returns the
-// Corefile with $DIR replaced.
-func (w *world) writeFiles(key *fakedns.CA) (string, error) {
+// guard returns the replica whose turn it is.
+func (w *world) guard() guard {
+	guards := *w.guards.Load()
+	return guards[int(w.turns.Add(1))%len(guards)]
+}
+
+// everyGuard does something with all of them.
+func (w *world) everyGuard(do func(guard)) {
+	for _, g := range *w.guards.Load() {
+		do(g)
+	}
+	for _, g := range w.tiers {
+		do(g)
+	}
+}
+
+// newGuard makes the directive of a replica, by its number, or of another
+// server, by its name: where there is a file FILE.NAME it takes that for FILE.
+func (w *world) newGuard(corefile, name string) (guard, error) {
+	env := w.env
+	env.readFile = func(path string) ([]byte, error) {
+		if _, err := os.Stat(path + "." + name); err == nil {
+			path += "." + name
+		}
+		return resolvconf.Read(path)
+	}
+	env.dial = func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+		for _, p := range w.scenario.places {
+			if p.name == name && p.from == to {
+				to = p.to
+				break
+			}
+		}
+		return w.net.Dial(ctx, network, to)
+	}
+	return newGuard(strings.NewReplacer("$DIR", w.dir, "$NAME", name).Replace(corefile), env)
+}
+
+// writeFiles writes the sections that are files, and ca.pem.
+func (w *world) writeFiles(key *fakedns.CA) error {
 	files := append([]section{{name: "ca.pem", text: string(key.PEM())}}, w.scenario.files...)
 	for _, f := range files {
 		if err := os.WriteFile(filepath.Join(w.dir, filepath.Base(f.name)), []byte(f.text), 0o600); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return strings.ReplaceAll(w.scenario.corefile, "$DIR", w.dir), nil
+	return nil
 }
 
 // random returns a source of bits that is the same in each run.
@@ -165,7 +224,9 @@ func (w *world) showLog(t *testing.T) {
 func (w *world) stop(t *testing.T, before map[string]bool) {
 	t.Helper()
 	w.showLog(t)
-	w.guard().Stop()
+	var wg sync.WaitGroup
+	w.everyGuard(func(g guard) { wg.Go(g.Stop) })
+	wg.Wait()
 	synctest.Wait()
 	for _, c := range w.net.Open() {
 		t.Errorf("%s: after Stop: socket left open: %s", w.scenario.File, c)
