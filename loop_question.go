@@ -216,7 +216,7 @@ func (p *loopProber) sees(n loopguard.Nonce, who *origin) bool {
 }
 
 func (r *loopRound) grace() time.Duration {
-	if !r.m.up.EverHeard() {
+	if r.m.up.SRTT() == 0 { // it has been of no use yet
 		return loopGrace
 	}
 	return min(max(loopGrace, r.m.up.LateAfter()), time.Second)
