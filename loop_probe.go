@@ -75,7 +75,11 @@ func (p *loopProber) twice(to zones.Set) {
 // returned has the upstreams probed soon whose queries carry stamps: one for a
 // name has come back.
 func (p *loopProber) returned(now time.Time, name string) {
-	may := p.l.g.pool.Load().forwarder.Allowed(name)
+	current := p.l.g.pool.Load()
+	if current.loops != p {
+		return // the upstreams are others by now
+	}
+	may := current.forwarder.Allowed(name)
 	for i, m := range p.members {
 		if m.stamped() && may.Has(i) {
 			m.asked.Store(&name)

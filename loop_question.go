@@ -241,7 +241,7 @@ func (p *loopProber) kept(q *loopQuestion, grace time.Duration) {
 
 // ended takes the end of a question.
 func (p *loopProber) ended(q *loopQuestion, result metrics.LoopProbe) {
-	result, act, ok := p.takeEnd(q, result)
+	act, ok := p.takeEnd(q, result)
 	if !ok {
 		return
 	}
@@ -251,11 +251,11 @@ func (p *loopProber) ended(q *loopQuestion, result metrics.LoopProbe) {
 	}
 }
 
-func (p *loopProber) takeEnd(q *loopQuestion, result metrics.LoopProbe) (told metrics.LoopProbe, act func(), ok bool) {
+func (p *loopProber) takeEnd(q *loopQuestion, result metrics.LoopProbe) (act func(), ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open[q.token.Nonce] != q {
-		return result, nil, false
+		return nil, false
 	}
 	delete(p.open, q.token.Nonce)
 	if q.grace != nil {
@@ -271,7 +271,7 @@ func (p *loopProber) takeEnd(q *loopQuestion, result metrics.LoopProbe) (told me
 		r.refuted, r.denied = true, r.denied || q.denied
 		r.someNot = r.someNot || q.same && q.sound
 	}
-	return result, p.judgeLocked(r, q), true
+	return p.judgeLocked(r, q), true
 }
 
 // timedOut ends a probe whose questions are not all answered.
