@@ -156,7 +156,10 @@ func TestLoopTellsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	ip, publicIP := netip.MustParseAddr(addr).As4(), netip.MustParseAddr(public).As4()
-	secrets := []string{uid, string(raw), addr, string(ip[:]), public, string(publicIP[:]), host, "kube-system", "corp.example", string(raw[:4])}
+	secrets := []string{uid, string(raw), addr, string(ip[:]), public, string(publicIP[:]), "kube-system", "corp.example", string(raw[:4])}
+	if len(host) > 5 { // a shorter one is there by chance
+		secrets = append(secrets, host)
+	}
 	g := guard(t, env, ".", addr+" "+public, "except corp.example")
 	g.loops.known(uid)
 	p := g.pool.Load().loops

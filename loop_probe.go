@@ -108,6 +108,9 @@ func (p *loopProber) again(now time.Time) {
 
 // suspect has an upstream probed soon.
 func (p *loopProber) suspect(now time.Time, m *member, why loopguard.Reason) {
+	if why != loopguard.Changed && !m.doubted.Load() {
+		m.doubted.Store(true)
+	}
 	if !m.watch.Suspect(now, why) {
 		return
 	}
@@ -151,8 +154,12 @@ func (p *loopProber) round(now time.Time) (wait time.Duration) {
 			p.send(now, m, true)
 			m.wider.Store(false) // only now: somebody may wait for the verdict
 		}
-		if m.watch.Take(now, share()) {
-			p.probe(now, m)
+		if m.loopDue(now) {
+			m.probing.Store(true) // before it is due no more: somebody may wait for the verdict
+			if m.watch.Take(now, share()) {
+				p.probe(now, m)
+			}
+			m.probing.Store(false)
 		}
 		if due := m.watch.Due(); !due.IsZero() && (next.IsZero() || due.Before(next)) {
 			next = due
@@ -162,6 +169,12 @@ func (p *loopProber) round(now time.Time) (wait time.Duration) {
 		return 0
 	}
 	return max(next.Sub(now), time.Millisecond)
+}
+
+// loopDue reports whether a probe for loops is due.
+func (m *member) loopDue(now time.Time) bool {
+	due := m.watch.Due()
+	return !due.IsZero() && !due.After(now)
 }
 
 // end gives up what is under way: the sockets may be closed next.
@@ -225,8 +238,9 @@ func (p *loopProber) busy(now time.Time, d time.Duration, of string) (turned <-c
 		busy = busy || now.Sub(r.at) < d && (of == "" || of == r.m.up.To())
 	}
 	for _, m := range p.members {
-		due := m.watch.Due()
-		busy = busy || (m.wider.Load() || !due.IsZero() && !due.After(now)) && (of == "" || of == m.up.To())
+		if of == "" || of == m.up.To() {
+			busy = busy || m.loopDue(now) || m.probing.Load() || m.wider.Load() // in this order
+		}
 	}
 	return p.turned, busy && !p.over
 }

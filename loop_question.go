@@ -62,10 +62,11 @@ const (
 )
 
 // probe sends the questions of one probe. It is a wide one where the upstream is
-// the only one, and a query has come back, or it is out: one answer more may
+// the only one, and there is a reason to ask, or it is out: one answer more may
 // make the difference between some and none.
 func (p *loopProber) probe(now time.Time, m *member) {
-	p.send(now, m, p.isLast(m) && (m.asked.Load() != nil || m.up.State() == upstream.Looping || m.half.Load().recent(now)))
+	doubted := m.doubted.Swap(false)
+	p.send(now, m, p.isLast(m) && (doubted || m.up.State() == upstream.Looping || m.half.Load().recent(now)))
 }
 
 func (p *loopProber) send(now time.Time, m *member, wide bool) {

@@ -138,8 +138,8 @@ func (s *stage) meets(r *loopRun, how string, load time.Duration) {
 	if s.hop.drops {
 		within, most = loopFirstDropped, int64(loopRoundsEach*len(s.replicas))
 	}
-	if s.hop.validates { // it asks for keys, too, and keeps the answer to probes until it has them: four for each replica is not reached yet
-		within, most = loopFirstValidated, 2*most
+	if s.hop.validates {
+		within = loopFirstValidated
 	}
 	bound := max(2*most, loopguard.MaxHops) // on a busy machine; until all have read resolv.conf some lead out, and queries that come back are sent on
 	s.judge(how+": the first query", r.first, false, within)
