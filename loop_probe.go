@@ -32,6 +32,19 @@ type loopProber struct {
 	over   bool
 }
 
+// loopSigns are what is known of one upstream's loops.
+type loopSigns struct {
+	watch    *loopguard.Watch          // nil where nothing is done about loops
+	probing  atomic.Bool               // a probe is being sent
+	doubted  atomic.Bool               // there was a reason for a probe since the last one
+	wider    atomic.Bool               // a wide probe is due
+	returned atomic.Pointer[time.Time] // when a probe came back though the upstream stays in; nil: never
+	spared   atomic.Int32              // how often in a row it stayed in so
+	asked    atomic.Pointer[string]    // the name of the last query that came back, until a probe has asked below it
+	half     atomic.Pointer[division]  // that some questions of a probe came back, and others did not; nil: never
+	partial  atomic.Pointer[zoneLoop]  // a name below which queries come back, while others do not; nil: none is known
+}
+
 // newLoopProber returns a prober that has sent nothing; nil where nothing is
 // done about loops.
 func (g *Guard) newLoopProber(members []*member, endpoints []Endpoint) *loopProber {

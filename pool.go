@@ -13,7 +13,6 @@ import (
 
 	"github.com/dnsguard/dnsguard/plugin/exchange"
 	"github.com/dnsguard/dnsguard/plugin/forwarder"
-	"github.com/dnsguard/dnsguard/plugin/loopguard"
 	"github.com/dnsguard/dnsguard/plugin/metrics"
 	"github.com/dnsguard/dnsguard/plugin/outcome"
 	"github.com/dnsguard/dnsguard/plugin/probe"
@@ -43,16 +42,7 @@ type member struct {
 	up       *upstream.Upstream
 	link     *link // nil in mode observe
 	hop      *hop  // nil in mode guard
-
-	watch    *loopguard.Watch          // nil where nothing is done about loops
-	returned atomic.Pointer[time.Time] // when a probe came back though the upstream stays in; nil: never
-	asked    atomic.Pointer[string]    // the name of the last query that came back, until a probe has asked below it
-	spared   atomic.Int32              // how often in a row it stayed in so
-	probing  atomic.Bool               // a probe is being sent
-	doubted  atomic.Bool               // there was a reason for a probe since the last one
-	wider    atomic.Bool               // a wide probe is due
-	half     atomic.Pointer[division]  // that some questions of a probe came back, and others did not; nil: never
-	partial  atomic.Pointer[zoneLoop]  // a name below which queries come back, while others do not; nil: none is known
+	loopSigns
 }
 
 // link is the way to a server: sockets, and the counters of its metrics. At a
