@@ -61,12 +61,16 @@ const (
 	loopHurry = 100 * time.Millisecond // the wait for the others once one came back
 )
 
-// probe sends the questions of one probe. It is a wide one where the upstream is
-// the only one, and there is a reason to ask, or it is out: one answer more may
-// make the difference between some and none.
-func (p *loopProber) probe(now time.Time, m *member) {
-	doubted := m.doubted.Swap(false)
-	p.send(now, m, p.isLast(m) && (doubted || m.up.State() == upstream.Looping || m.half.Load().recent(now)))
+// probe sends the questions of one probe.
+func (p *loopProber) probe(now time.Time, m *member) { p.send(now, m, p.widely(now, m)) }
+
+// widely reports whether a probe is to be a wide one: the upstream is the only
+// one, and there is a reason to ask, or it is out. One answer more may make the
+// difference between some and none. A public one is not burdened with that at
+// the first sign.
+func (p *loopProber) widely(now time.Time, m *member) bool {
+	doubted := m.doubted.Swap(false) && m.stamped()
+	return p.isLast(m) && (doubted || m.up.State() == upstream.Looping || m.half.Load().recent(now))
 }
 
 func (p *loopProber) send(now time.Time, m *member, wide bool) {

@@ -366,6 +366,30 @@ func TestLoopBlind(t *testing.T) {
 	}
 }
 
+// TestLoopWidely holds who is asked several times at once at the first sign of a loop: the only upstream, unless it is public.
+func TestLoopWidely(t *testing.T) {
+	for to, want := range map[string]bool{"10.0.0.1": true, "192.0.2.1": false, "10.0.0.1 10.0.0.2": false, "10.0.0.1 192.0.2.1": false} {
+		g, err := New(mustParse(t, "dnsguard . "+to), Env{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, now := g.pool.Load().loops, time.Now()
+		for _, why := range []loopguard.Reason{loopguard.Coincidence, loopguard.Silence, loopguard.Failure, loopguard.Mate, loopguard.Returned} {
+			p.suspect(now, p.members[0], why)
+			if got := p.widely(now, p.members[0]); got != want {
+				t.Errorf("%s, %v: %t", to, why, got)
+			}
+			if p.widely(now, p.members[0]) {
+				t.Errorf("%s, %v: again, without a reason", to, why)
+			}
+		}
+		if p.again(now); p.widely(now, p.members[0]) {
+			t.Errorf("%s: at the start", to)
+		}
+		g.Stop()
+	}
+}
+
 // TestLoopOnward holds to whom the probes of others go: no public upstream, and none where queries go to a public one.
 func TestLoopOnward(t *testing.T) {
 	s := listen(t, answers)
