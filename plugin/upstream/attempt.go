@@ -286,6 +286,7 @@ func (u *Upstream) ended(now time.Time, a *Attempt, was stage, r exchange.Reply)
 	switch {
 	case r.Kind == outcome.Local:
 		u.udpMissed(a) // the way out may be blocked for datagrams alone
+		u.faulted(now)
 		u.cfg.Observer.Local(r.Err)
 	case r.Kind.Blameless() || r.Stale:
 	case r.Kind.Answered():

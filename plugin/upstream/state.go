@@ -90,6 +90,7 @@ type health struct {
 	proven    int          // good replies to queries while half-open
 	unproven  int          // failures while half-open
 	probes    int          // unanswered probes in a row
+	faultAt   int64        // when a fault of this host last ended an attempt; 0: never
 
 	rolled   int64
 	old, cur tally

@@ -252,6 +252,25 @@ func TestNew(t *testing.T) {
 	})
 }
 
+// TestFaultBlurs holds that silence just after a fault of this host does not eject an upstream that is on its way back, and later silence does.
+func TestFaultBlurs(t *testing.T) {
+	for wait, want := range map[time.Duration]State{100 * ms: Suspect, 3 * time.Second: Ejected} {
+		inBubble(t, nil, func(_ *testing.T, r *rig) {
+			r.ask(20, outcome.OK, ms)
+			r.ask(3, outcome.OK, never)
+			time.Sleep(10 * time.Second)
+			r.want(Suspect, "three queries unanswered")
+			r.probe(outcome.OK, ms)
+			r.want(HalfOpen, "probed")
+			r.ask(1, outcome.Local, 0)
+			time.Sleep(wait)
+			r.ask(2, outcome.OK, never)
+			time.Sleep(time.Second)
+			r.want(want, "silent again, after "+wait.String())
+		})
+	}
+}
+
 // TestEjectionGrows holds that each further ejection is twice as long, up to the longest, and that calm minutes are credited.
 func TestEjectionGrows(t *testing.T) {
 	relapse := func(r *rig) time.Duration {

@@ -24,8 +24,19 @@ func (u *Upstream) suspectLocked(t int64, reason string) *Change {
 	return u.setLocked(t, Suspect, outcome.Timeout, reason)
 }
 
+// faultBlurs is for how long after a fault of this host silence may be its doing too.
+const faultBlurs = 2 * time.Second
+
+// faulted: a fault of this host ended an attempt.
+func (u *Upstream) faulted(now time.Time) {
+	t := u.since(now)
+	u.record(func(h *health) *Change { h.faultAt = t; return nil })
+}
+
+// relapseLocked: an upstream on its way back failed again.
 func (u *Upstream) relapseLocked(t int64, k outcome.Kind) *Change {
-	if u.cfg.Eject.Off {
+	blurred := k == outcome.Timeout && u.health.faultAt > 0 && t-u.health.faultAt < int64(faultBlurs)
+	if u.cfg.Eject.Off || blurred {
 		return u.setLocked(t, Suspect, k, "failed again: "+k.String())
 	}
 	return u.ejectLocked(t, k, "failed again after "+time.Duration(t-u.health.since).Round(time.Millisecond).String()+": "+k.String())
