@@ -121,7 +121,7 @@ func (p *loopProber) again(now time.Time) {
 
 // suspect has an upstream probed soon.
 func (p *loopProber) suspect(now time.Time, m *member, why loopguard.Reason) {
-	if why != loopguard.Changed && !m.doubted.Load() {
+	if why != loopguard.Changed {
 		m.doubted.Store(true)
 	}
 	if !m.watch.Suspect(now, why) {
@@ -168,11 +168,7 @@ func (p *loopProber) round(now time.Time) (wait time.Duration) {
 			m.wider.Store(false) // only now: somebody may wait for the verdict
 		}
 		if m.loopDue(now) {
-			m.probing.Store(true) // before it is due no more: somebody may wait for the verdict
-			if m.watch.Take(now, share()) {
-				p.probe(now, m)
-			}
-			m.probing.Store(false)
+			p.take(now, m)
 		}
 		if due := m.watch.Due(); !due.IsZero() && (next.IsZero() || due.Before(next)) {
 			next = due
@@ -182,6 +178,16 @@ func (p *loopProber) round(now time.Time) (wait time.Duration) {
 		return 0
 	}
 	return max(next.Sub(now), time.Millisecond)
+}
+
+// take sends the probe that is due. Before it is due no more it is said to be
+// sent: somebody may wait for the verdict.
+func (p *loopProber) take(now time.Time, m *member) {
+	m.probing.Store(true)
+	defer m.probing.Store(false)
+	if m.watch.Take(now, share()) {
+		p.probe(now, m)
+	}
 }
 
 // loopDue reports whether a probe for loops is due.

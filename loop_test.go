@@ -390,6 +390,32 @@ func TestLoopWidely(t *testing.T) {
 	}
 }
 
+// TestLoopAwaited holds that the verdict of a probe is waited for from when it is due, also while it is being sent, and not before nor after.
+func TestLoopAwaited(t *testing.T) {
+	g, err := New(mustParse(t, "dnsguard . 10.0.0.1 10.0.0.2"), Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Stop)
+	p, now := g.pool.Load().loops, time.Now()
+	m, of := p.members[0], p.members[0].up.To()
+	for _, step := range []struct {
+		what string
+		do   func()
+		want bool
+	}{
+		{"due at the start", func() {}, true},
+		{"being sent", func() { m.probing.Store(true); m.watch.Take(now, 0) }, true},
+		{"with the verdict", func() { m.probing.Store(false) }, false},
+		{"a wide one is due", func() { m.wider.Store(true) }, true},
+	} {
+		step.do()
+		if _, busy := p.busy(now, tellWait, of); busy != step.want {
+			t.Errorf("%s: %t", step.what, busy)
+		}
+	}
+}
+
 // TestLoopOnward holds to whom the probes of others go: no public upstream, and none where queries go to a public one.
 func TestLoopOnward(t *testing.T) {
 	s := listen(t, answers)

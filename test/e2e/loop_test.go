@@ -18,10 +18,9 @@ const (
 	// Answers while the loop is cut, half of them and all: a busy machine adds to them.
 	loopMedian = 50 * time.Millisecond
 	loopAnswer = time.Second
-	// The answer to the first query: what drops stamps shows a loop only to a probe, and what validates takes its time with that.
+	// The answer to the first query: what validates takes its time with probes, which alone show the loop.
 	loopFirst          = 250 * time.Millisecond
-	loopFirstDropped   = 750 * time.Millisecond
-	loopFirstValidated = time.Second
+	loopFirstValidated = 500 * time.Millisecond
 	loopSettled        = time.Second
 	loopLoad           = 2 * time.Second
 	// What a replica may have at the most: memory as most clusters allow it, in MB.
@@ -136,7 +135,7 @@ func (s *stage) meets(r *loopRun, how string, load time.Duration) {
 	r.first = <-answered
 	within, most := loopFirst, int64(1)
 	if s.hop.drops {
-		within, most = loopFirstDropped, int64(loopRoundsEach*len(s.replicas))
+		most = int64(loopRoundsEach * len(s.replicas))
 	}
 	if s.hop.validates {
 		within = loopFirstValidated
